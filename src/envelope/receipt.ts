@@ -1,0 +1,45 @@
+/**
+ * Receipts: a node's signature over what it was told and what it answered, good for ever and in no session.
+ * A receipt proves authorship, not truth.
+ */
+import type { PublicKey, SigningKey } from "./public-key.ts";
+import { sha256, statement } from "./statement.ts";
+
+export interface ReceiptContent {
+  nodeId: string;
+  commandId: string;
+  /** The EdgeCommand as it stood in the COMMAND frame. */
+  commandBody: Uint8Array;
+  /** The CommandResultEvent as it stands in SealedResult.result. */
+  result: Uint8Array;
+}
+
+export const signReceipt = (key: SigningKey, content: ReceiptContent): Uint8Array =>
+  key.sign(statement("receipt", content));
+
+export const verifyReceipt = (key: PublicKey, content: ReceiptContent, signature: Uint8Array): boolean =>
+  key.verify(statement("receipt", content), signature);
+
+/** Binds every progress frame of a command, in the order sealed, into the receipt. */
+export interface ProgressChain {
+  readonly frames: number;
+  readonly value: Uint8Array;
+  add(body: Uint8Array): void;
+}
+
+export function progressChain(): ProgressChain {
+  let value: Uint8Array = new Uint8Array(32);
+  let frames = 0;
+  return {
+    get frames() {
+      return frames;
+    },
+    get value() {
+      return value;
+    },
+    add(body) {
+      value = sha256(Buffer.concat([value, sha256(body)]));
+      frames++;
+    },
+  };
+}
