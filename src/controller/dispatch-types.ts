@@ -88,7 +88,17 @@ export interface LiveNode {
   paused: boolean;
   draining: boolean;
   /** Tools by name, from the last capabilities. */
-  tools: ReadonlyMap<string, { name: string; description: string; inputSchemaJson: string; readOnly: boolean; destructive: boolean; fleetCapable: boolean }>;
+  tools: ReadonlyMap<
+    string,
+    {
+      name: string;
+      description: string;
+      inputSchemaJson: string;
+      readOnly: boolean;
+      destructive: boolean;
+      fleetCapable: boolean;
+    }
+  >;
 }
 
 export interface LiveNodes {

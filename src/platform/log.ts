@@ -40,11 +40,13 @@ export interface LogOptions {
 }
 
 export function createLog(options: LogOptions, bound: LogFields = {}): Log {
-  const at = (level: LogLevel) => (event: string, fields: LogFields = {}) => {
-    if (logLevels.indexOf(level) < logLevels.indexOf(options.level)) return;
-    const timestamp = new Date(options.now()).toISOString();
-    options.write(JSON.stringify({ timestamp, level, event, ...bound, ...fields }, plain), level);
-  };
+  const at =
+    (level: LogLevel) =>
+    (event: string, fields: LogFields = {}) => {
+      if (logLevels.indexOf(level) < logLevels.indexOf(options.level)) return;
+      const timestamp = new Date(options.now()).toISOString();
+      options.write(JSON.stringify({ timestamp, level, event, ...bound, ...fields }, plain), level);
+    };
   return {
     debug: at("debug"),
     info: at("info"),

@@ -15,7 +15,9 @@ export const PUBLIC_FILE = 0o644;
 export async function writeFileAtomic(path: string, data: string | Uint8Array, mode = PRIVATE_FILE): Promise<void> {
   const existing = await lstat(path).catch(() => null);
   if (existing && !existing.isFile()) {
-    throw new AegisError("conflict", `${path} exists and is not a regular file`, { hint: `move it away: mv ${path} ${path}.old` });
+    throw new AegisError("conflict", `${path} exists and is not a regular file`, {
+      hint: `move it away: mv ${path} ${path}.old`,
+    });
   }
   const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
   try {

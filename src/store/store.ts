@@ -138,7 +138,10 @@ export interface Queries {
   insertCommand(row: CommandRow): Promise<void>;
   endCommand(
     commandId: string,
-    end: Pick<CommandRow, "endedAt" | "outcome" | "result" | "receiptSignature" | "receiptKeyId" | "receipt" | "outputComplete">,
+    end: Pick<
+      CommandRow,
+      "endedAt" | "outcome" | "result" | "receiptSignature" | "receiptKeyId" | "receipt" | "outputComplete"
+    >,
   ): Promise<void>;
   command(commandId: string): Promise<CommandRow | null>;
   commandsOfRun(runId: string): Promise<CommandRow[]>;

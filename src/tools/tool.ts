@@ -66,7 +66,10 @@ export interface ToolContext {
 }
 
 /** Why a running tool is asked to stop: the value of `signal.reason`. */
-export type StopReason = { kind: "cancelled"; detail: string } | { kind: "timeout"; afterMs: number } | { kind: "shutdown" };
+export type StopReason =
+  | { kind: "cancelled"; detail: string }
+  | { kind: "timeout"; afterMs: number }
+  | { kind: "shutdown" };
 
 /** A call whose arguments are already parsed: what policy judged is exactly what runs. */
 export interface PreparedCall {

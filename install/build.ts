@@ -1,0 +1,119 @@
+/**
+ * Builds the executable of this machine into dist/, unless the one that lies there is current.
+ * `bun install/build.ts [--force]`. Everything about the recipe stands in `compile`.
+ */
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+const root = join(import.meta.dir, "..");
+const dist = join(root, "dist");
+
+/** Our name of a target -> Bun's. A target stands here once its executable has been run by a test. */
+const targets: Record<string, `bun-${string}`> = {
+  "linux-x64": "bun-linux-x64",
+};
+
+/** The flags that keep an executable from loading `./.env` and running `./bunfig.toml` of whoever starts it. */
+export const hardening: readonly string[] = ["--no-compile-autoload-dotenv", "--no-compile-autoload-bunfig"];
+
+export interface Compilation {
+  entry: string;
+  /** Its last part is embedded, so equal builds need equal names. */
+  outfile: string;
+  bunTarget: string;
+  /** Text constants by name. */
+  define: Readonly<Record<string, string>>;
+  hardening: readonly string[];
+}
+
+/** One run of the bundler. The runtime that goes in is the one that runs this, so nothing is fetched. */
+export function compile(what: Compilation): void {
+  const flags = ["--compile", "--minify", "--sourcemap=none", "--splitting", "--bytecode", "--format=esm"];
+  const define = Object.entries(what.define).flatMap(([name, text]) => ["--define", `${name}=${JSON.stringify(text)}`]);
+  const command = [process.execPath, "build", ...flags, ...what.hardening, `--target=${what.bunTarget}`];
+  command.push(`--compile-executable-path=${process.execPath}`, ...define, what.entry, "--outfile", what.outfile);
+  const run = Bun.spawnSync(command, { cwd: root, stdout: "pipe", stderr: "pipe" });
+  if (run.exitCode !== 0) throw new Error(`bun build failed:\n${run.stderr}${run.stdout}`);
+}
+
+/** Short commit id, with `+` when sources differ from it; "unknown" outside a git checkout. */
+function commitId(): string {
+  const git = (...args: string[]): string | null => {
+    try {
+      const run = Bun.spawnSync(["git", ...args], { cwd: root, stderr: "ignore" });
+      return run.exitCode === 0 ? run.stdout.toString().trim() : null;
+    } catch {
+      return null; // git is not installed
+    }
+  };
+  const id = git("rev-parse", "--short=12", "HEAD");
+  if (id === null) return "unknown";
+  return git("status", "--porcelain", "--", "src", "proto", "package-lock.json") === "" ? id : `${id}+`;
+}
+
+/** Digest of everything that can change the executable. */
+function fingerprint(stamped: Readonly<Record<string, string>>): string {
+  const files = [...new Bun.Glob("{src,proto}/**/*").scanSync({ cwd: root })].filter(
+    (path) => !path.endsWith(".test.ts"),
+  );
+  const hash = new Bun.CryptoHasher("sha256");
+  for (const path of [...files, "package.json", "package-lock.json", "tsconfig.json", "install/build.ts"].sort())
+    hash.update(`\0${path}\0`).update(readFileSync(join(root, path)));
+  return hash.update(JSON.stringify([Bun.revision, stamped])).digest("hex");
+}
+
+/** The stamp names the file it belongs to, so an executable put there by hand is not taken for ours. */
+function stampOf(executable: string, digest: string): string | null {
+  const file = Bun.file(executable);
+  return file.size === 0 ? null : `${digest} ${file.size} ${file.lastModified}\n`;
+}
+
+function readOrNull(path: string): string | null {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return null;
+  }
+}
+
+/** Builds for this machine; answers whether anything had to be done. */
+function buildHost(force: boolean): boolean {
+  const target = `${process.platform}-${process.arch}`;
+  const bunTarget = targets[target];
+  if (bunTarget === undefined)
+    throw new Error(`no target for ${target} yet; there is: ${Object.keys(targets).join(", ")}`);
+  const version = (JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { version: string }).version;
+  const define = { AEGIS_VERSION: version, AEGIS_COMMIT: commitId(), AEGIS_TARGET: target };
+  const digest = fingerprint(define);
+  const executable = join(dist, process.platform === "win32" ? "aegis.exe" : "aegis");
+  const stampFile = join(dist, ".build-stamp");
+  const stamp = stampOf(executable, digest);
+  if (!force && stamp !== null && readOrNull(stampFile) === stamp) return false;
+
+  mkdirSync(dist, { recursive: true });
+  // Built beside and renamed: whoever runs the old one keeps it, and two builds at once do not meet.
+  const scratch = mkdtempSync(join(dist, ".build-"));
+  try {
+    const fresh = join(scratch, "aegis");
+    compile({ entry: join(root, "src/main.ts"), outfile: fresh, bunTarget, define, hardening });
+    rmSync(stampFile, { force: true });
+    renameSync(process.platform === "win32" ? `${fresh}.exe` : fresh, executable);
+    const freshStamp = join(scratch, "stamp");
+    writeFileSync(freshStamp, stampOf(executable, digest) ?? "");
+    renameSync(freshStamp, stampFile);
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
+  return true;
+}
+
+if (import.meta.main) {
+  try {
+    const started = performance.now();
+    if (buildHost(process.argv.includes("--force")))
+      process.stderr.write(`built dist/aegis in ${((performance.now() - started) / 1000).toFixed(1)} s\n`);
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : error}\n`);
+    process.exitCode = 1;
+  }
+}

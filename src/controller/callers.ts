@@ -1,0 +1,77 @@
+/** Writes the command for one call: the caller's short-lived token, and the statement that ties the caller to this very call. */
+import { randomUUID } from "node:crypto";
+import { type Claims, signJwt } from "../envelope/jwt.ts";
+import type { SigningKey } from "../envelope/public-key.ts";
+import { maxUserTokenSecs, signUserCall } from "../envelope/user.ts";
+import { aegis } from "../wire/gen/messages.js";
+import { toLong } from "../wire/whole.ts";
+import type { CallRequest } from "./dispatch-types.ts";
+import type { ControllerKeys } from "./keys.ts";
+import { creditWindowBytes } from "./node-session.ts";
+
+/** A token is made anew when older than this; hosts take it for 300 s. */
+const reuseMs = 240_000;
+/** Tokens kept for reuse: one for each principal, context and run under way. */
+const maxTokens = 1_024;
+
+interface CallerToken {
+  token: string;
+  key: SigningKey;
+  since: number;
+}
+
+/** The serialised EdgeCommand of a call. */
+export function callers({ keys, controllerId, time }: { keys: ControllerKeys; controllerId: string; time: () => number }): (request: CallRequest) => Uint8Array {
+  const tokens = new Map<string, CallerToken>();
+
+  function tokenFor({ principal, context, runId, via }: CallRequest): CallerToken {
+    const id = JSON.stringify([principal.tenantId, principal.name, context, runId, via]);
+    const now = time();
+    const known = tokens.get(id);
+    if (known && now - known.since < reuseMs) return known;
+    const key = keys.caller(now);
+    const iat = Math.floor(now / 1000);
+    const claims: Claims<"user"> = {
+      iss: controllerId,
+      aud: "aegis-edge",
+      sub: principal.name,
+      tid: principal.tenantId,
+      scp: context,
+      scopes: [...principal.scopes],
+      jti: randomUUID(),
+      iat,
+      exp: iat + maxUserTokenSecs,
+      via,
+      cnf: { jwk: { kty: "OKP", crv: "Ed25519", x: Buffer.from(key.raw).toString("base64url") } },
+    };
+    const entry = { token: signJwt("user", claims, keys.token), key, since: now };
+    tokens.delete(id);
+    if (tokens.size >= maxTokens) tokens.delete(tokens.keys().next().value ?? "");
+    tokens.set(id, entry);
+    return entry;
+  }
+
+  return (request) => {
+    const { commandId, nodeId, context, tool, deadlineMs, principal, runId } = request;
+    const argsJson = Buffer.from(request.argsJson, "utf8");
+    const { token, key } = tokenFor(request);
+    const call = { nodeId, commandId, tenant: principal.tenantId, context, tool, argsJson, deadlineMs, operator: new Uint8Array() };
+    return aegis.cluster.v1.EdgeCommand.encode({
+      invokeTool: {
+        commandId,
+        securityContextName: context,
+        sealEnvelope: {
+          userSecurityToken: token,
+          tenantId: principal.tenantId,
+          securityContextName: context,
+          signature: signUserCall(key, token, call),
+        },
+        toolName: tool,
+        argsJson,
+        runId,
+        ...(deadlineMs > 0 ? { deadline: { seconds: toLong(Math.floor(deadlineMs / 1000)), nanos: (deadlineMs % 1000) * 1_000_000 } } : {}),
+        ...(request.progress ? { initialCredit: toLong(creditWindowBytes), onNoCredit: aegis.cluster.v1.OnNoCredit.ON_NO_CREDIT_WAIT } : {}),
+      },
+    }).finish();
+  };
+}

@@ -1,0 +1,68 @@
+/** Open enrollment challenges: single use, short lived, and few for each address. */
+import { randomUUID } from "node:crypto";
+import type { PublicKey } from "../envelope/public-key.ts";
+import { AegisError } from "../errors.ts";
+import type { Clock } from "../platform/clock.ts";
+
+export const challengeLimits = { lifeMs: 300_000, open: 10_000, perAddressPerMinute: 30 };
+
+export interface OpenChallenge {
+  nodeId: string;
+  key: PublicKey;
+  nonce: Uint8Array;
+}
+
+export interface Challenges {
+  /** The challenge's id. Throws `rate_limited` when this address has too many that were never redeemed. */
+  open(challenge: OpenChallenge, address: string): string;
+  /** Removes and returns it: whatever becomes of it, it is used up. Null when unknown or expired. */
+  take(id: string): OpenChallenge | null;
+  /** It led to a host: its address gets its place back. */
+  redeemed(challenge: OpenChallenge): void;
+}
+
+export function createChallenges(clock: Clock): Challenges {
+  const open = new Map<string, { challenge: OpenChallenge; at: number }>();
+  const attempts = new Map<string, Array<{ challenge: OpenChallenge; at: number }>>();
+
+  function prune(): void {
+    const now = clock.monotonic();
+    for (const [id, { at }] of open) {
+      if (now - at <= challengeLimits.lifeMs) break;
+      open.delete(id);
+    }
+    for (const [address, list] of attempts) {
+      const recent = list.filter(({ at }) => now - at < 60_000);
+      if (recent.length > 0) attempts.set(address, recent);
+      else attempts.delete(address);
+    }
+  }
+
+  return {
+    open(challenge, address) {
+      prune();
+      const list = attempts.get(address) ?? [];
+      if (list.length >= challengeLimits.perAddressPerMinute) {
+        throw new AegisError("rate_limited", `more than ${challengeLimits.perAddressPerMinute} enrollment attempts a minute from one address; wait a minute`);
+      }
+      if (open.size >= challengeLimits.open) throw new AegisError("rate_limited", `${challengeLimits.open} enrollments are under way; try again in a minute`);
+      const id = randomUUID();
+      const at = clock.monotonic();
+      open.set(id, { challenge, at });
+      attempts.set(address, [...list, { challenge, at }]);
+      return id;
+    },
+    take(id) {
+      prune();
+      const found = open.get(id);
+      open.delete(id);
+      return found?.challenge ?? null;
+    },
+    redeemed(challenge) {
+      for (const [address, list] of attempts) {
+        const rest = list.filter((attempt) => attempt.challenge !== challenge);
+        if (rest.length !== list.length) attempts.set(address, rest);
+      }
+    },
+  };
+}

@@ -1,0 +1,200 @@
+/** How a host becomes known: tokens issued to operators, challenges to hosts, and the one transaction that lets a host in. */
+import { createHash, randomBytes, randomUUID } from "node:crypto";
+import { nonceBytes, signEnrollGrant, verifyEnrollProof } from "../envelope/enrollment.ts";
+import { type Claims, signJwt, verifyJwt } from "../envelope/jwt.ts";
+import type { TrustedKeyset } from "../envelope/keyset.ts";
+import { importPublicKey, type PublicKey } from "../envelope/public-key.ts";
+import { uuidBytes } from "../envelope/statement.ts";
+import { AegisError } from "../errors.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Log } from "../platform/log.ts";
+import type { Store } from "../store/store.ts";
+import type { aegis } from "../wire/gen/messages.js";
+import type { Challenges } from "./challenges.ts";
+import type { ControllerKeys } from "./keys.ts";
+
+export const nodeTokenLifeMs = 30 * 24 * 60 * 60 * 1000;
+export const maxEnrollmentTtlMs = 15 * 60 * 1000;
+const leewaySecs = 60;
+
+export interface EnrollmentOptions {
+  store: Store;
+  keys: ControllerKeys;
+  keyset: TrustedKeyset;
+  pins: readonly string[];
+  /** HOST:PORT that hosts dial. */
+  publicEndpoint: string;
+  challenges: Challenges;
+  clock: Clock;
+  /** Controller time in milliseconds. */
+  time: () => number;
+  log: Log;
+}
+
+export interface TokenRequest {
+  tenantId: string;
+  /** A label of the operator's; the host's name when it brings none. */
+  issuedTo: string;
+  ttlMs: number;
+  tags: readonly string[];
+  /** Bound to this node: the only kind of token that may give a known node a new key. */
+  forNode: string | null;
+}
+
+export interface Enrollment {
+  issue(request: TokenRequest): Promise<{ token: string; expiresAt: number; controllerEndpoint: string }>;
+  attest(request: aegis.cluster.v1.AttestNodeRequest.$Properties, address: string): { challengeNonce: Uint8Array; challengeId: string };
+  challenge(request: aegis.cluster.v1.ChallengeNodeRequest.$Properties): Promise<Admission>;
+}
+
+export interface Admission {
+  nodeSecurityToken: string;
+  expiresAtMs: number;
+  keysetChain: Uint8Array[];
+  enrollGrant: Uint8Array;
+}
+
+const emptyCapabilitiesHash = createHash("sha256")
+  .update('{"gpu_count":0,"vram_gb":0,"cpu_cores":0,"available_memory_gb":0,"supported_runtimes":[],"tags":[]}')
+  .digest("hex");
+
+export function createEnrollment(options: EnrollmentOptions): Enrollment {
+  const { store, keys, keyset, challenges, time, log } = options;
+  const controllerId = keyset.controllerId;
+  const endpoint = `https://${options.publicEndpoint}`;
+
+  return {
+    async issue({ tenantId, issuedTo, ttlMs, tags, forNode }) {
+      const now = time();
+      const bound = forNode ? await store.node(forNode) : null;
+      if (forNode && (!bound || bound.tenantId !== tenantId)) throw new AegisError("not_found", `no host ${forNode} in this tenant`, { hint: "aegis edge ls" });
+      const claims: Claims<"enrollment"> = {
+        tid: tenantId,
+        sub: issuedTo,
+        jti: randomUUID(),
+        exp: Math.floor((now + ttlMs) / 1000),
+        nbf: Math.floor(now / 1000) - leewaySecs,
+        aud: "edge-enrollment",
+        iss: controllerId,
+        cep: endpoint,
+        pin: [...options.pins],
+        crk: keyset.rootKey.kid,
+        seal: "strict",
+        ...(forNode ? { nid: forNode } : {}),
+        ...(tags.length > 0 ? { tags: [...tags] } : {}),
+      };
+      return { token: signJwt("enrollment", claims, keys.token), expiresAt: claims.exp * 1000, controllerEndpoint: endpoint };
+    },
+
+    attest(request, address) {
+      const { nodeId = "", publicKey, sealVersions = [] } = request;
+      if (!nodeId || !uuidBytes(nodeId)) throw new AegisError("invalid_request", "node_id is not a UUID in lower-case text");
+      if (request.role !== edgeRole) throw new AegisError("invalid_request", "role must be NODE_ROLE_EDGE: this controller knows edges only");
+      if (!request.capabilities) throw new AegisError("invalid_request", "capabilities must be present, even when empty");
+      const key = publicKey ? importPublicKey(publicKey) : null;
+      if (!key) throw new AegisError("invalid_request", "public_key is not a usable Ed25519 key of 32 bytes");
+      if (!sealVersions?.includes(1)) {
+        throw new AegisError("precondition_failed", "this controller enrolls hosts for strict sessions only, and this client offers none");
+      }
+      const nonce = randomBytes(nonceBytes);
+      return { challengeNonce: nonce, challengeId: challenges.open({ nodeId, key, nonce }, address) };
+    },
+
+    async challenge(request) {
+      const open = challenges.take(request.challengeId ?? "");
+      const proof = { nodeId: request.nodeId ?? "", enrollmentToken: request.enrollmentToken ?? "" };
+      if (!open || open.nodeId !== proof.nodeId) throw denied("the challenge is unknown, used or expired; enroll again");
+      const { key, nonce, nodeId } = open;
+      const signed = key.verify(nonce, request.challengeSignature ?? new Uint8Array());
+      const proven = verifyEnrollProof(
+        key,
+        { nodeId, nodePublicKey: key.raw, enrollmentToken: Buffer.from(proof.enrollmentToken), nonce, rootKeyId: keyset.rootKey.keyId },
+        request.enrollProof ?? new Uint8Array(),
+      );
+      if (!signed || !proven) throw denied("the host did not prove its key");
+      const claims = readToken(proof.enrollmentToken);
+      const admission = await admit(nodeId, key, nonce, claims);
+      challenges.redeemed(open);
+      return admission;
+    },
+  };
+
+  /** Of a token that this controller signed, the reason may be told; of any other, only that it is none. */
+  function readToken(token: string): Claims<"enrollment"> {
+    const outcome = verifyJwt("enrollment", token, { keys: keyset.tokenKeys, issuer: controllerId });
+    if (outcome.kind === "refused") {
+      log.warn("enrollment_refused", { reason: outcome.reason });
+      throw denied("the enrollment token is not one of this controller's");
+    }
+    const now = time() / 1000;
+    const { exp, nbf } = outcome.claims;
+    if (now > exp + leewaySecs) throw denied(`the enrollment token expired at ${new Date(exp * 1000).toISOString()}; this controller's time is ${new Date(time()).toISOString()}`);
+    if (now < nbf - leewaySecs) throw denied(`the enrollment token is valid from ${new Date(nbf * 1000).toISOString()} on`);
+    return outcome.claims;
+  }
+
+  async function admit(nodeId: string, key: PublicKey, nonce: Uint8Array, claims: Claims<"enrollment">): Promise<Admission> {
+    const now = time();
+    const jti = randomUUID();
+    const exp = Math.floor((now + nodeTokenLifeMs) / 1000);
+    const nodeSecurityToken = signJwt(
+      "node",
+      {
+        sub: nodeId,
+        role: "edge",
+        tid: claims.tid,
+        cep: claims.cep,
+        cap_hash: emptyCapabilitiesHash,
+        iss: controllerId,
+        aud: "aegis-controller",
+        jti,
+        iat: Math.floor(now / 1000),
+        exp,
+        cnf: { jwk: { kty: "OKP", crv: "Ed25519", x: Buffer.from(key.raw).toString("base64url") } },
+      },
+      keys.token,
+    );
+    await store.transaction(async (tx) => {
+      if (!(await tx.tenant(claims.tid))) throw denied(`tenant ${claims.tid} does not exist here any more`);
+      const known = await tx.node(nodeId);
+      if (known && known.tenantId !== claims.tid) throw conflict("this host belongs to another tenant, for ever");
+      if (claims.nid && claims.nid !== nodeId) throw conflict(`the token is bound to host ${claims.nid}, and this host is ${nodeId}`);
+      if (known && claims.nid !== nodeId) throw conflict(`host ${nodeId} is enrolled already; ask for a token bound to it: aegis edge token issue --for ${nodeId}`);
+      const owner = await tx.nodeIdByKeyId(key.keyId);
+      if (owner && (owner !== nodeId || known?.revokedAt)) throw conflict("this key belongs, or belonged, to a host; enroll with a new key");
+      if (!(await tx.redeemEnrollment(claims.jti, nodeId, claims.exp * 1000, now))) throw denied("the enrollment token was already redeemed; each admits one host once");
+      await tx.putNode({
+        nodeId,
+        tenantId: claims.tid,
+        publicKey: key.raw,
+        seal: "strict",
+        hostName: claims.sub,
+        displayName: known?.displayName ?? null,
+        tags: known && !known.revokedAt ? known.tags : (claims.tags ?? []),
+        capabilities: known?.capabilities ?? new Uint8Array(),
+        softwareVersion: known?.softwareVersion ?? "",
+        enrolledAt: known?.enrolledAt ?? now,
+        connectedSince: null,
+        lastHeartbeatAt: null,
+        tokenJti: jti,
+        tokenExpiresAt: exp * 1000,
+        revokedAt: null,
+      });
+    });
+    log.info("enrolled", { node_id: nodeId, tenant_id: claims.tid, host_name: claims.sub });
+    const enrollGrant = signEnrollGrant(keys.command, {
+      nodeId,
+      nodePublicKey: key.raw,
+      nonce,
+      nodeToken: Buffer.from(nodeSecurityToken),
+      keyset: keyset.bytes,
+    });
+    return { nodeSecurityToken, expiresAtMs: exp * 1000, keysetChain: [keyset.signed], enrollGrant };
+  }
+}
+
+/** NodeRole.NODE_ROLE_EDGE. */
+const edgeRole = 4;
+
+const denied = (message: string) => new AegisError("unauthenticated", message, { hint: "ask for a new token: aegis edge token issue" });
+const conflict = (message: string) => new AegisError("conflict", message);

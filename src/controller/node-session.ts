@@ -1,0 +1,224 @@
+/** The controller's end of one strict session: seals what goes out, judges what comes in, and owns the calls it carries. */
+import type { CommandFrameKind, ControllerChannel, Frame } from "../envelope/frame.ts";
+import type { PublicKey } from "../envelope/public-key.ts";
+import { type ProgressChain, progressChain, verifyReceipt } from "../envelope/receipt.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Log } from "../platform/log.ts";
+import { type Mailbox, mailbox } from "../platform/mailbox.ts";
+import { aegis } from "../wire/gen/messages.js";
+import { toLong, whole } from "../wire/whole.ts";
+import { abortReason, type SessionCall, type SessionCallEvent } from "./bus.ts";
+import type { CallAbort, LiveNode } from "./dispatch-types.ts";
+import type { ResultLedger } from "./result-ledger.ts";
+import { readCapabilities } from "./node-capabilities.ts";
+
+const wire = aegis.cluster.v1;
+
+/** Live output a command may be ahead of what was received, in bytes. */
+export const creditWindowBytes = 4 * 1024 * 1024;
+/** Credit is renewed when this much of it has arrived. */
+const renewAfterBytes = creditWindowBytes / 4;
+/** How long a host may take to answer a cancel before the call ends without it: its own grace of 5 s, and the way. */
+const cancelAnswerMs = 10_000;
+
+/** The stream under a session. */
+export interface SessionStream {
+  write(frame: Frame): void;
+  /** Ends the stream. */
+  end(): void;
+}
+
+export interface NodeSessionOptions {
+  nodeId: string;
+  tenantId: string;
+  nodeKey: PublicKey;
+  channel: ControllerChannel;
+  stream: SessionStream;
+  capabilities: Uint8Array;
+  ledger: ResultLedger;
+  clock: Clock;
+  /** Controller time in milliseconds. */
+  time: () => number;
+  log: Log;
+  onHeartbeat(): void;
+  onCapabilities(capabilities: Uint8Array): void;
+}
+
+interface Pending {
+  commandBody: Uint8Array;
+  events: Mailbox<SessionCallEvent>;
+  chain: ProgressChain;
+  received: number;
+  granted: number;
+}
+
+export interface NodeSession {
+  readonly live: LiveNode;
+  call(call: SessionCall, signal: AbortSignal): AsyncIterable<SessionCallEvent>;
+  /** One frame after CONFIRM. False: it does not verify, and the stream must end. */
+  receive(frame: Frame): boolean;
+  /** Tells the daemon why, then ends the stream. */
+  goodbye(reason: aegis.cluster.v1.GoodbyeReason, detail: string, retryAfterMs?: number): void;
+  /** The stream is gone: every call it carried ends at once. */
+  closed(): void;
+}
+
+export function nodeSession(options: NodeSessionOptions): NodeSession {
+  const { channel, clock, ledger, log, nodeId, nodeKey, stream, tenantId, time } = options;
+  const pending = new Map<string, Pending>();
+  let open = true;
+  const live: LiveNode = {
+    nodeId,
+    tenantId,
+    connectedSince: time(),
+    lastHeartbeatAt: time(),
+    activeCalls: 0,
+    queuedCalls: 0,
+    draining: false,
+    ...readCapabilities(options.capabilities),
+  };
+
+  function send(kind: CommandFrameKind, body: Uint8Array): void {
+    if (open) stream.write(channel.seal(kind, body, time()));
+  }
+
+  function onProgress(body: Uint8Array): void {
+    const event = wire.CommandProgressEvent.decode(body);
+    const call = pending.get(event.commandId);
+    // Output of a call that has ended here already: the host sent it before it could know.
+    if (!call) return;
+    call.chain.add(body);
+    call.received += event.chunk.length;
+    call.events.put({
+      kind: "progress",
+      stderr: event.stderr,
+      sequence: event.sequence,
+      offset: whole(event.offset) ?? 0,
+      skippedBytes: whole(event.skippedBytes) ?? 0,
+      chunk: event.chunk,
+    });
+    if (call.received + creditWindowBytes - call.granted < renewAfterBytes) return;
+    call.granted = call.received + creditWindowBytes;
+    send("credit", wire.Credit.encode({ commandId: event.commandId, limit: toLong(call.granted) }).finish());
+  }
+
+  async function onResult(body: Uint8Array): Promise<void> {
+    const { result, receiptSig, keyId } = wire.SealedResult.decode(body);
+    const event = wire.CommandResultEvent.decode(result);
+    const { commandId } = event;
+    const call = pending.get(commandId);
+    const acknowledge = () => send("ack", wire.Ack.encode({ commandId: [commandId] }).finish());
+    if (!call) {
+      const settled = await ledger.late({ nodeId, nodeKey, commandId, result, signature: receiptSig, keyId });
+      if (settled) acknowledge();
+      return;
+    }
+    pending.delete(commandId);
+    const genuine = verifyReceipt(nodeKey, { nodeId, commandId, commandBody: call.commandBody, result }, receiptSig);
+    const complete =
+      whole(event.progressFrames) === call.chain.frames &&
+      Buffer.from(event.progressChain).equals(call.chain.value) &&
+      whole(event.progressDroppedBytes) === 0;
+    if (!genuine) log.error("receipt_invalid", { node_id: nodeId, command_id: commandId });
+    const receipt = genuine ? "verified" : "invalid";
+    await ledger.settle({ commandId, event, result, signature: receiptSig, keyId, receipt, outputComplete: complete });
+    acknowledge();
+    call.events.put({ kind: "result", result, signature: receiptSig, keyId, receipt, outputComplete: complete });
+    call.events.end();
+  }
+
+  function act(kind: string, body: Uint8Array): boolean {
+    switch (kind) {
+      case "heartbeat": {
+        const beat = wire.HeartbeatEvent.decode(body);
+        live.lastHeartbeatAt = time();
+        live.activeCalls = beat.activeInvocations;
+        live.queuedCalls = beat.queued;
+        options.onHeartbeat();
+        return true;
+      }
+      case "progress":
+        onProgress(body);
+        return true;
+      case "result":
+        void onResult(body).catch((error: unknown) => {
+          // Not acknowledged, so the host keeps it and sends it again on its next session.
+          log.error("result_not_stored", { node_id: nodeId, error });
+          stream.end();
+        });
+        return true;
+      case "capabilities":
+        Object.assign(live, readCapabilities(body));
+        options.onCapabilities(body);
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  return {
+    live,
+    receive(frame) {
+      if (!open) return false;
+      const opened = channel.open(frame);
+      if (opened.kind === "refused") {
+        log.warn("seal_frame", { node_id: nodeId, reason: opened.reason });
+        return false;
+      }
+      try {
+        return act(opened.frame, opened.body);
+      } catch (error) {
+        log.warn("seal_frame", { node_id: nodeId, reason: "unreadable", frame: opened.frame, error });
+        return false;
+      }
+    },
+    async *call({ commandId, body, window }, signal) {
+      if (!open) return yield { kind: "unreachable" };
+      const call: Pending = { commandBody: body, events: mailbox(), chain: progressChain(), received: 0, granted: window };
+      pending.set(commandId, call);
+      const over = new AbortController();
+      const cancel = () => {
+        const reason = cancelReasons[abortReason(signal)];
+        send("command", wire.EdgeCommand.encode({ cancel: { commandId, reason } }).finish());
+        void clock.sleep(cancelAnswerMs, over.signal).then(() => {
+          if (over.signal.aborted || pending.get(commandId) !== call) return;
+          pending.delete(commandId);
+          call.events.put({ kind: "disconnected" });
+          call.events.end();
+        });
+      };
+      try {
+        send("command", body);
+        if (signal.aborted) cancel();
+        else signal.addEventListener("abort", cancel, { once: true });
+        yield* call.events;
+      } finally {
+        over.abort();
+        signal.removeEventListener("abort", cancel);
+        if (pending.get(commandId) === call) pending.delete(commandId);
+      }
+    },
+    goodbye(reason, detail, retryAfterMs = 0) {
+      if (reason !== wire.GoodbyeReason.GOODBYE_REASON_UNSPECIFIED) {
+        send("goodbye", wire.Goodbye.encode({ reason, detail, retryAfterMs: toLong(retryAfterMs) }).finish());
+      }
+      stream.end();
+    },
+    closed() {
+      open = false;
+      for (const [commandId, call] of pending) {
+        pending.delete(commandId);
+        call.events.put({ kind: "disconnected" });
+        call.events.end();
+      }
+    },
+  };
+}
+
+const cancelReasons: Readonly<Record<CallAbort, aegis.cluster.v1.CancelReason>> = {
+  caller: wire.CancelReason.CANCEL_REASON_CALLER,
+  deadline: wire.CancelReason.CANCEL_REASON_DEADLINE,
+  client_gone: wire.CancelReason.CANCEL_REASON_CLIENT_GONE,
+  fleet_halted: wire.CancelReason.CANCEL_REASON_FLEET_HALTED,
+  shutdown: wire.CancelReason.CANCEL_REASON_SHUTDOWN,
+};

@@ -1,0 +1,52 @@
+/** Every live session, one for each node: a newer one takes the place of an older, and an ending removes only itself. */
+import { aegis } from "../wire/gen/messages.js";
+import type { Bus } from "./bus.ts";
+import type { LiveNodes } from "./dispatch-types.ts";
+import type { NodeSession } from "./node-session.ts";
+
+const { GoodbyeReason } = aegis.cluster.v1;
+
+export interface Sessions extends LiveNodes {
+  /** Takes over from any older session of the node. The returned function removes this one, and only this one. */
+  add(session: NodeSession, heartbeatIntervalMs: number): () => void;
+  /** Ends every session with a word why. */
+  closeAll(reason: aegis.cluster.v1.GoodbyeReason, detail: string): void;
+  readonly size: number;
+}
+
+/** A host is unhealthy after this long without a heartbeat, or three of its intervals. */
+const minUnhealthyMs = 90_000;
+
+export function createSessions(bus: Bus, time: () => number): Sessions {
+  const sessions = new Map<string, { session: NodeSession; heartbeatIntervalMs: number }>();
+  return {
+    get size() {
+      return sessions.size;
+    },
+    add(session, heartbeatIntervalMs) {
+      const { nodeId } = session.live;
+      const older = sessions.get(nodeId)?.session;
+      const entry = { session, heartbeatIntervalMs };
+      sessions.set(nodeId, entry);
+      const stopServing = bus.serve(nodeId, (call, signal) => session.call(call, signal));
+      older?.goodbye(GoodbyeReason.GOODBYE_REASON_REPLACED, "a newer stream of this node took over");
+      return () => {
+        stopServing();
+        if (sessions.get(nodeId) === entry) sessions.delete(nodeId);
+      };
+    },
+    get: (nodeId) => sessions.get(nodeId)?.session.live,
+    status(nodeId) {
+      const entry = sessions.get(nodeId);
+      if (!entry) return "disconnected";
+      const { live } = entry.session;
+      if (live.draining) return "draining";
+      const patienceMs = Math.max(minUnhealthyMs, 3 * entry.heartbeatIntervalMs);
+      return time() - live.lastHeartbeatAt > patienceMs ? "unhealthy" : "connected";
+    },
+    closeAll(reason, detail) {
+      for (const { session } of [...sessions.values()]) session.goodbye(reason, detail);
+    },
+  };
+}
+

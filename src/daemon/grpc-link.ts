@@ -1,0 +1,157 @@
+/** The ControllerLink over grpc-js: one channel, so one TCP connection, for each stream or enrollment. */
+import { Client, connectivityState, credentials, Metadata, type ServiceError, type StatusObject, status } from "@grpc/grpc-js";
+import { AegisError, type ErrorCode } from "../errors.ts";
+import { clusterService, maxMessageBytes, refusalTrailer } from "../wire/service.ts";
+import { type ControllerLink, connectTimeoutMs, type EdgeCommand, type EdgeStream, type StreamHandlers } from "./link.ts";
+import { TunnelCredentials, type TunnelOptions } from "./tunnel.ts";
+
+export interface GrpcLinkOptions {
+  host: string;
+  port: number;
+  /** Null = plaintext, which config allows to loopback only. */
+  tls: TunnelOptions | null;
+}
+
+/** A ping after this much silence, and how long it may go unanswered: a dead path is noticed within 25 s. */
+const keepaliveTimeMs = 15_000;
+const keepaliveTimeoutMs = 10_000;
+
+export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
+  const authority = host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+  const where = `${tls ? "https" : "http"}://${authority}`;
+  const open = new Set<Client>();
+  let tlsFailure: Error | null = null;
+
+  function dial(): Client {
+    tlsFailure = null;
+    const channel = tls ? new TunnelCredentials({ ...tls, onFailure: (error) => (tlsFailure = error) }) : credentials.createInsecure();
+    const client = new Client(`dns:${authority}`, channel, {
+      "grpc.enable_http_proxy": 0,
+      "grpc.default_authority": authority,
+      "grpc.keepalive_time_ms": keepaliveTimeMs,
+      "grpc.keepalive_timeout_ms": keepaliveTimeoutMs,
+      "grpc.max_receive_message_length": maxMessageBytes,
+      "grpc.max_send_message_length": maxMessageBytes,
+      "grpc.service_config_disable_resolution": 1,
+      "grpc.use_local_subchannel_pool": 1,
+    });
+    open.add(client);
+    return client;
+  }
+
+  function hangUp(client: Client): void {
+    open.delete(client);
+    client.close();
+  }
+
+  /**
+   * Waits until the channel has decided. Hello is stamped when it is written, so it must not be written while the dial
+   * still goes on; a dial that failed is left to the call to report, which knows the reason.
+   */
+  async function decided(client: Client, signal: AbortSignal): Promise<void> {
+    const channel = client.getChannel();
+    const deadline = Date.now() + connectTimeoutMs;
+    for (;;) {
+      const state = channel.getConnectivityState(true);
+      const waiting = state === connectivityState.IDLE || state === connectivityState.CONNECTING;
+      if (!waiting || signal.aborted || Date.now() >= deadline) return;
+      await new Promise<void>((resolve) => {
+        const done = () => {
+          signal.removeEventListener("abort", done);
+          resolve();
+        };
+        signal.addEventListener("abort", done, { once: true });
+        channel.watchConnectivityState(state, deadline, done);
+      });
+    }
+  }
+
+  async function call<Request, Response>(method: Unary<Request, Response>, request: Request): Promise<Response> {
+    const client = dial();
+    try {
+      return await new Promise<Response>((resolve, reject) => {
+        const done = (error: ServiceError | null, response?: Response) => {
+          if (error || response === undefined) reject(failed(where, method.path, error, tlsFailure));
+          else resolve(response);
+        };
+        const deadline = Date.now() + connectTimeoutMs;
+        client.makeUnaryRequest(method.path, method.requestSerialize, method.responseDeserialize, request, new Metadata(), { deadline }, done);
+      });
+    } finally {
+      hangUp(client);
+    }
+  }
+
+  return {
+    async open(handlers, signal) {
+      const client = dial();
+      await decided(client, signal);
+      const onEnd: StreamHandlers["onEnd"] = (end) =>
+        handlers.onEnd(end.status === status.UNAVAILABLE && tlsFailure ? { ...end, message: tlsFailure.message } : end);
+      return stream(client, { ...handlers, onEnd }, () => hangUp(client));
+    },
+    attest: (request) => call(clusterService.attestNode, request),
+    challenge: (request) => call(clusterService.challengeNode, request),
+    close() {
+      for (const client of [...open]) hangUp(client);
+    },
+  };
+}
+
+interface Unary<Request, Response> {
+  path: string;
+  requestSerialize: (message: Request) => Buffer;
+  responseDeserialize: (data: Buffer) => Response;
+}
+
+function stream(client: Client, { onCommand, onEnd }: StreamHandlers, hangUp: () => void): EdgeStream {
+  const { path, requestSerialize, responseDeserialize } = clusterService.connectEdge;
+  const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize);
+  let waiting: Array<() => void> = [];
+  let ended = false;
+  const release = () => {
+    for (const wake of waiting) wake();
+    waiting = [];
+  };
+  const end = (outcome: Pick<StatusObject, "code" | "details" | "metadata">) => {
+    if (ended) return;
+    ended = true;
+    release();
+    hangUp();
+    const [trailer] = outcome.metadata?.get(refusalTrailer) ?? [];
+    onEnd({ status: outcome.code, message: outcome.details, refusal: Buffer.isBuffer(trailer) ? trailer : null });
+  };
+  call.on("data", (command: EdgeCommand) => onCommand(command));
+  call.on("drain", release);
+  call.on("error", (error: ServiceError) => end(error));
+  call.on("status", end);
+  return {
+    send: (event) => !ended && call.write(event),
+    drained: () => (ended || !call.writableNeedDrain ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve))),
+    close() {
+      call.cancel();
+      hangUp();
+    },
+  };
+}
+
+/** gRPC status -> our code, for the two enrollment calls; the text is the controller's own. */
+const codes: Partial<Record<number, ErrorCode>> = {
+  [status.INVALID_ARGUMENT]: "invalid_request",
+  [status.ALREADY_EXISTS]: "conflict",
+  [status.PERMISSION_DENIED]: "forbidden",
+  [status.RESOURCE_EXHAUSTED]: "rate_limited",
+  [status.FAILED_PRECONDITION]: "precondition_failed",
+  [status.UNAUTHENTICATED]: "unauthenticated",
+};
+
+function failed(where: string, path: string, error: ServiceError | null, tlsFailure: Error | null): AegisError {
+  if (!error) return new AegisError("internal", `${path} of ${where} answered nothing`);
+  const code = codes[error.code];
+  if (code) return new AegisError(code, error.details, { cause: error });
+  const reason = tlsFailure?.message ?? error.details;
+  return new AegisError("unavailable", `cannot reach the controller at ${where}: ${reason}`, {
+    cause: error,
+    hint: "check that the controller runs, that this address is right and that nothing in between blocks it",
+  });
+}

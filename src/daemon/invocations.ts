@@ -1,0 +1,148 @@
+/**
+ * The calls of this host: so many at once, so many in a queue, the rest refused. Hands each its own way to be stopped,
+ * and answers every one of them exactly once.
+ */
+import type { Clock } from "../platform/clock.ts";
+import type { Log } from "../platform/log.ts";
+import type { StopReason } from "../tools/tool.ts";
+import { type Host, type Invoked, invoke, refusal } from "./invoke.ts";
+import type { Delivery, Outbox } from "./outbox.ts";
+import type { ReceivedCall } from "./received.ts";
+
+/** Calls that may wait for a place. */
+export const maxQueuedCalls = 256;
+
+export interface InvocationsOptions {
+  host: () => Host;
+  outbox: Outbox;
+  clock: Clock;
+  log: Log;
+  maxConcurrent: number;
+}
+
+export interface Invocations {
+  /** Never waits: what it starts runs by itself. */
+  submit(call: ReceivedCall): void;
+  /** Answers a call that cannot even be read. */
+  reject(commandId: string, commandBody: Uint8Array, reason: string): void;
+  cancel(commandId: string, detail: string): void;
+  /** No new calls from now on. */
+  drain(): void;
+  /** Drains, gives what runs `graceMs` to finish, stops the rest, and resolves when everything is answered. */
+  stop(graceMs: number): Promise<void>;
+  readonly active: number;
+  readonly queued: number;
+  readonly draining: boolean;
+}
+
+interface Entry {
+  call: ReceivedCall;
+  delivery: Delivery;
+  stop: AbortController;
+}
+
+export function createInvocations({ host, outbox, clock, log, maxConcurrent }: InvocationsOptions): Invocations {
+  const queue: Entry[] = [];
+  const running = new Set<Entry>();
+  let draining = false;
+  let idle: Array<() => void> = [];
+
+  function answer({ call, delivery }: Entry, { result, started }: Invoked): void {
+    const durationMs = clock.monotonic() - call.receivedAt;
+    delivery.finish({ result, started, durationMs });
+    const outcome = result.ok ? "ok" : (result.errorKind ?? "error");
+    log.info("call", { command_id: call.commandId, tool: call.tool, context: call.context, outcome, started, duration_ms: Math.round(durationMs) });
+  }
+
+  const unstarted = (entry: Entry, ...refused: Parameters<typeof refusal>) => answer(entry, { result: refusal(...refused), started: false });
+
+  async function run(entry: Entry): Promise<void> {
+    const { call, delivery, stop } = entry;
+    running.add(entry);
+    const timer = new AbortController();
+    if (call.deadlineMs > 0) void expire(entry, timer.signal);
+    try {
+      const context = { signal: stop.signal, output: delivery.progress };
+      answer(entry, await invoke(call, host(), context));
+    } catch (error) {
+      log.error("call_failed", { command_id: call.commandId, tool: call.tool, error });
+      answer(entry, { result: refusal("internal", `${call.tool} failed on this host; its log says why`), started: true });
+    } finally {
+      timer.abort();
+      running.delete(entry);
+      next();
+    }
+  }
+
+  /** The deadline counts from arrival, so time in the queue is part of it. */
+  async function expire({ call, stop }: Entry, signal: AbortSignal): Promise<void> {
+    await clock.sleep(Math.max(0, call.receivedAt + call.deadlineMs - clock.monotonic()), signal);
+    if (!signal.aborted) stop.abort({ kind: "timeout", afterMs: call.deadlineMs } satisfies StopReason);
+  }
+
+  function next(): void {
+    while (running.size < maxConcurrent) {
+      const entry = queue.shift();
+      if (!entry) break;
+      const { call } = entry;
+      if (call.deadlineMs > 0 && clock.monotonic() - call.receivedAt >= call.deadlineMs) {
+        unstarted(entry, "timeout", `still queued after its deadline of ${call.deadlineMs} ms; nothing ran`);
+      } else void run(entry);
+    }
+    if (running.size > 0 || queue.length > 0) return;
+    for (const resolve of idle) resolve();
+    idle = [];
+  }
+
+  return {
+    get active() {
+      return running.size;
+    },
+    get queued() {
+      return queue.length;
+    },
+    get draining() {
+      return draining;
+    },
+    submit(call) {
+      const delivery = outbox.open(call);
+      const entry: Entry = { call, delivery, stop: new AbortController() };
+      if (draining) return unstarted(entry, "draining", "this host takes no new calls: it is about to restart or to move");
+      if (queue.length >= maxQueuedCalls) {
+        return unstarted(entry, "overloaded", `${running.size} calls run and ${queue.length} wait, which is this host's limit`);
+      }
+      queue.push(entry);
+      next();
+    },
+    reject(commandId, commandBody, reason) {
+      const delivery = outbox.open({ commandId, commandBody, initialCredit: 0 });
+      delivery.finish({ result: refusal("envelope_invalid", reason), started: false, durationMs: 0 });
+    },
+    cancel(commandId, detail) {
+      const waiting = queue.findIndex((entry) => entry.call.commandId === commandId);
+      if (waiting >= 0) {
+        const [entry] = queue.splice(waiting, 1);
+        if (entry) unstarted(entry, "cancelled", `cancelled while queued: ${detail}`);
+        return;
+      }
+      for (const entry of running) {
+        if (entry.call.commandId === commandId) entry.stop.abort({ kind: "cancelled", detail } satisfies StopReason);
+      }
+    },
+    drain() {
+      draining = true;
+    },
+    async stop(graceMs) {
+      draining = true;
+      for (const entry of queue.splice(0)) unstarted(entry, "draining", "this host is restarting; nothing ran");
+      if (running.size === 0) return;
+      const finished = new Promise<void>((resolve) => idle.push(resolve));
+      const timer = new AbortController();
+      const grace = clock.sleep(graceMs, timer.signal);
+      await Promise.race([finished, grace]);
+      timer.abort();
+      for (const entry of running) entry.stop.abort({ kind: "shutdown" } satisfies StopReason);
+      await finished;
+    },
+  };
+}

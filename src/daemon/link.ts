@@ -1,0 +1,44 @@
+/** How the daemon reaches its controller: one stream and two calls, over gRPC in life and in memory in tests. */
+import type { aegis } from "../wire/gen/messages.js";
+
+type Wire = typeof aegis.cluster.v1;
+type In<T extends keyof Wire> = Wire[T] extends { encode(message: infer M): unknown } ? M : never;
+type Out<T extends keyof Wire> = Wire[T] extends { decode(bytes: Uint8Array): infer M } ? M : never;
+
+export type EdgeEvent = In<"EdgeEvent">;
+export type EdgeCommand = Out<"EdgeCommand">;
+
+/** Why a stream ended, as the transport saw it. It never says that we chose to stop: only our own signal does. */
+export interface StreamEnd {
+  /** gRPC status, 0 for a plain end. */
+  status: number;
+  message: string;
+  /** The `aegis-refusal-bin` trailer, when there was one. */
+  refusal: Uint8Array | null;
+}
+
+export interface StreamHandlers {
+  /** Called in order, one at a time, and never waited for. */
+  onCommand(command: EdgeCommand): void;
+  /** Called exactly once. */
+  onEnd(end: StreamEnd): void;
+}
+
+export interface EdgeStream {
+  /** False when the transport wants no more for now: bulk data then waits for `drained`. */
+  send(event: EdgeEvent): boolean;
+  drained(): Promise<void>;
+  /** Ends the stream and its connection. */
+  close(): void;
+}
+
+export interface ControllerLink {
+  /** Dials for at most `connectTimeoutMs` and opens ConnectEdge; a dial that failed ends the stream with its reason. */
+  open(handlers: StreamHandlers, signal: AbortSignal): Promise<EdgeStream>;
+  attest(request: In<"AttestNodeRequest">): Promise<Out<"AttestNodeResponse">>;
+  challenge(request: In<"ChallengeNodeRequest">): Promise<Out<"ChallengeNodeResponse">>;
+  /** Closes what is left open. */
+  close(): void;
+}
+
+export const connectTimeoutMs = 10_000;

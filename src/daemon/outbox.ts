@@ -1,0 +1,169 @@
+/**
+ * What leaves the daemon about its calls: live output while there is credit and a session, and results that wait, signed,
+ * until the controller says that it has stored them.
+ */
+import type { SigningKey } from "../envelope/public-key.ts";
+import { progressChain, signReceipt } from "../envelope/receipt.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Log } from "../platform/log.ts";
+import type { Pipe, ToolResult } from "../tools/tool.ts";
+import { aegis } from "../wire/gen/messages.js";
+import { toLong } from "../wire/whole.ts";
+import { createCredit, type Credit } from "./credit.ts";
+import { encodeResult } from "./result.ts";
+
+const { CommandProgressEvent, SealedResult } = aegis.cluster.v1;
+
+/** How long and how much waits for an acknowledgement; past any of the three the oldest result is dropped, loudly. */
+export const outboxLimits = { ageMs: 10 * 60_000, results: 64, bytes: 64 * 1024 * 1024 };
+
+/** Longest `chunk` of one progress frame, in bytes. */
+export const maxChunkBytes = 32 * 1024;
+
+/** The session's one writer, as the outbox sees it. */
+export interface FrameSender {
+  /** False when the transport is full: bulk data waits for `drained`. */
+  send(kind: "progress" | "result", body: Uint8Array): boolean;
+  drained(): Promise<void>;
+}
+
+/** One command's way out. */
+export interface Delivery {
+  /** Live output; resolves when more may follow. Never rejects: without a session, what would be sent is counted instead. */
+  progress(pipe: Pipe, chunk: Uint8Array): Promise<void>;
+  /** The one result. `started` is false when nothing ran. */
+  finish(outcome: { result: ToolResult; started: boolean; durationMs: number }): void;
+}
+
+export interface DeliveryRequest {
+  commandId: string;
+  /** The EdgeCommand as it stood in its frame: the receipt covers it. */
+  commandBody: Uint8Array;
+  /** Bytes of live output allowed at first; 0 = none wanted. */
+  initialCredit: number;
+}
+
+export interface Outbox {
+  /** A session is up: what waits is sent, and new output goes there. */
+  attach(sender: FrameSender): void;
+  /** That session is gone. Its commands go on; the rest of their live output is dropped and counted. */
+  detach(sender: FrameSender): void;
+  open(request: DeliveryRequest): Delivery;
+  credit(commandId: string, limit: number): void;
+  acknowledge(commandIds: readonly string[]): void;
+  /** Results not acknowledged yet. */
+  readonly waiting: number;
+}
+
+export interface OutboxOptions {
+  nodeId: string;
+  nodeKey: SigningKey;
+  clock: Clock;
+  log: Log;
+}
+
+interface Waiting {
+  commandId: string;
+  body: Uint8Array;
+  since: number;
+}
+
+export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Outbox {
+  let sender: FrameSender | null = null;
+  const results: Waiting[] = [];
+  const credits = new Map<string, Credit>();
+
+  /** Drops from the oldest on, but never the newest: a result is at most one message. */
+  function prune(): void {
+    const tooOld = clock.monotonic() - outboxLimits.ageMs;
+    let bytes = results.reduce((sum, waiting) => sum + waiting.body.length, 0);
+    while (results.length > 1) {
+      const oldest = results[0];
+      if (!oldest) return;
+      if (oldest.since >= tooOld && results.length <= outboxLimits.results && bytes <= outboxLimits.bytes) return;
+      results.shift();
+      bytes -= oldest.body.length;
+      log.error("result_dropped", { command_id: oldest.commandId, reason: "not acknowledged in time", limits: outboxLimits });
+    }
+  }
+
+  return {
+    get waiting() {
+      return results.length;
+    },
+    attach(next) {
+      sender = next;
+      prune();
+      for (const waiting of results) next.send("result", waiting.body);
+    },
+    detach(gone) {
+      if (sender !== gone) return;
+      sender = null;
+      for (const credit of credits.values()) credit.close();
+    },
+    credit(commandId, limit) {
+      credits.get(commandId)?.raise(limit);
+    },
+    acknowledge(commandIds) {
+      for (const id of commandIds) {
+        const index = results.findIndex((waiting) => waiting.commandId === id);
+        if (index >= 0) results.splice(index, 1);
+      }
+    },
+    open({ commandId, commandBody, initialCredit }) {
+      const session = sender;
+      const credit = createCredit(initialCredit);
+      const wanted = initialCredit > 0;
+      credits.set(commandId, credit);
+      const chain = progressChain();
+      const produced = { stdout: 0, stderr: 0 };
+      let dropped = 0;
+
+      return {
+        async progress(pipe, chunk) {
+          let rest = chunk;
+          while (rest.length > 0) {
+            if (!wanted || !session || sender !== session || credit.closed) break;
+            if (credit.available <= 0) {
+              await credit.wait();
+              continue;
+            }
+            const part = rest.subarray(0, Math.min(rest.length, credit.available, maxChunkBytes));
+            const body = CommandProgressEvent.encode({
+              commandId,
+              chunk: part,
+              sequence: chain.frames,
+              stderr: pipe === "stderr",
+              offset: toLong(produced[pipe]),
+            }).finish();
+            credit.spend(part.length);
+            produced[pipe] += part.length;
+            chain.add(body);
+            rest = rest.subarray(part.length);
+            if (!session.send("progress", body)) await session.drained();
+          }
+          produced[pipe] += rest.length;
+          dropped += rest.length;
+        },
+        finish({ result, started, durationMs }) {
+          if (credits.get(commandId) === credit) credits.delete(commandId);
+          credit.close();
+          const bytes = encodeResult({
+            commandId,
+            result,
+            started,
+            durationMs,
+            progressFrames: chain.frames,
+            progressChain: chain.value,
+            progressDroppedBytes: dropped,
+          });
+          const receiptSig = signReceipt(nodeKey, { nodeId, commandId, commandBody, result: bytes });
+          const body = SealedResult.encode({ result: bytes, receiptSig, keyId: nodeKey.keyId }).finish();
+          results.push({ commandId, body, since: clock.monotonic() });
+          prune();
+          sender?.send("result", body);
+        },
+      };
+    },
+  };
+}

@@ -1,0 +1,52 @@
+/** The controller's keys as this host pinned them: `controller.keys`, written at enrollment and moved only forward. */
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+import { type KeysetFailure, type TrustedKeyset, trustStored } from "../envelope/keyset.ts";
+import { importPublicKey } from "../envelope/public-key.ts";
+import { AegisError } from "../errors.ts";
+import { writeFileAtomic } from "../platform/private-file.ts";
+
+const schema = z.strictObject({ controller_id: z.uuid(), root_key: z.string(), keyset: z.string() });
+
+const reenroll = "enroll again with a token issued for this node: aegis edge enroll --force TOKEN";
+
+/**
+ * Reads and verifies the file. `sealRoot` is the config's key id of the root: a file for another root, a missing or a
+ * damaged one is an error and never a reason to trust less.
+ */
+export async function loadControllerKeys(path: string, sealRoot: string): Promise<TrustedKeyset> {
+  const text = await readFile(path, "utf8").catch((cause: NodeJS.ErrnoException) => {
+    const what = cause.code === "ENOENT" ? "is missing" : `cannot be read: ${cause.message}`;
+    throw new AegisError("config_invalid", `${path} ${what}; this host is set to seal: strict`, { cause, hint: reenroll });
+  });
+  const broken = (what: string) => new AegisError("config_invalid", `${path} ${what}`, { hint: reenroll });
+  const parsed = schema.safeParse(parseJson(text));
+  if (!parsed.success) throw broken("is damaged");
+  const rootKey = importPublicKey(Buffer.from(parsed.data.root_key, "base64url"));
+  if (!rootKey) throw broken("holds no usable root key");
+  if (rootKey.kid !== sealRoot) throw broken(`is for root ${rootKey.kid}, but seal_root in the config is ${sealRoot}`);
+  const outcome = trustStored(rootKey, Buffer.from(parsed.data.keyset, "base64url"));
+  if (outcome.kind === "refused") throw broken(`does not verify: ${outcome.reason satisfies KeysetFailure}`);
+  if (outcome.keyset.controllerId !== parsed.data.controller_id) throw broken("names another controller than its keyset");
+  return outcome.keyset;
+}
+
+export function renderControllerKeys(keyset: TrustedKeyset): string {
+  const content = {
+    controller_id: keyset.controllerId,
+    root_key: Buffer.from(keyset.rootKey.raw).toString("base64url"),
+    keyset: Buffer.from(keyset.signed).toString("base64url"),
+  };
+  return `${JSON.stringify(content, null, 2)}\n`;
+}
+
+/** On disk before it is used: a crash in between leaves the older one, which the next handshake brings forward again. */
+export const saveControllerKeys = (path: string, keyset: TrustedKeyset): Promise<void> => writeFileAtomic(path, renderControllerKeys(keyset));
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

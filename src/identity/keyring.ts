@@ -1,0 +1,27 @@
+/** This host's own key and token, read from its state directory. Damage is named with the file and the command that repairs it. */
+import { readFile } from "node:fs/promises";
+import { importSigningKey, type SigningKey } from "../envelope/public-key.ts";
+import { AegisError } from "../errors.ts";
+
+const reenroll = "enroll this host again: ask for a token with aegis edge token issue --for NODE, then aegis edge enroll TOKEN";
+
+async function read(path: string): Promise<Buffer> {
+  return await readFile(path).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === "ENOENT") throw new AegisError("not_enrolled", `this host is not enrolled: ${path} does not exist`, { cause, hint: "aegis edge enroll TOKEN" });
+    throw new AegisError("config_invalid", `cannot read ${path}: ${cause.message}`, { cause });
+  });
+}
+
+/** A raw 32-byte Ed25519 seed. */
+export async function loadNodeKey(path: string): Promise<SigningKey> {
+  const seed = await read(path);
+  if (seed.length === 32) return importSigningKey(seed);
+  throw new AegisError("config_invalid", `${path} is damaged: it has ${seed.length} bytes, a node key has 32`, { hint: reenroll });
+}
+
+/** The token's text, without what an editor may have put around it. Whether it is valid is the controller's to say. */
+export async function loadNodeToken(path: string): Promise<string> {
+  const token = (await read(path)).toString("utf8").trim();
+  if (/^[\w-]+\.[\w-]+\.[\w+/=-]+$/.test(token)) return token;
+  throw new AegisError("config_invalid", `${path} is damaged: it holds no token`, { hint: reenroll });
+}

@@ -1,0 +1,49 @@
+/** The cluster service's methods as plain data: paths and codecs that a gRPC client and a gRPC server both accept. */
+import { aegis, grpc } from "./gen/messages.js";
+
+const cluster = aegis.cluster.v1;
+const health = grpc.health.v1;
+
+/** A generated class: what it takes may leave fields out, what it gives has them all. */
+interface Codec<In, Out> {
+  encode(message: In): { finish(): Uint8Array };
+  decode(bytes: Uint8Array): Out;
+}
+
+const bytes = (data: Uint8Array): Buffer => Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+
+function method<RequestIn, RequestOut, ResponseIn, ResponseOut>(
+  path: string,
+  request: Codec<RequestIn, RequestOut>,
+  response: Codec<ResponseIn, ResponseOut>,
+  streams: { client: boolean; server: boolean } = { client: false, server: false },
+) {
+  return {
+    path,
+    requestStream: streams.client,
+    responseStream: streams.server,
+    requestSerialize: (message: RequestIn) => bytes(request.encode(message).finish()),
+    requestDeserialize: (data: Buffer) => request.decode(data),
+    responseSerialize: (message: ResponseIn) => bytes(response.encode(message).finish()),
+    responseDeserialize: (data: Buffer) => response.decode(data),
+  };
+}
+
+const name = (rpc: string) => `/aegis.cluster.v1.NodeClusterService/${rpc}`;
+
+export const clusterService = {
+  attestNode: method(name("AttestNode"), cluster.AttestNodeRequest, cluster.AttestNodeResponse),
+  challengeNode: method(name("ChallengeNode"), cluster.ChallengeNodeRequest, cluster.ChallengeNodeResponse),
+  connectEdge: method(name("ConnectEdge"), cluster.EdgeEvent, cluster.EdgeCommand, { client: true, server: true }),
+};
+
+export const healthService = {
+  check: method("/grpc.health.v1.Health/Check", health.HealthCheckRequest, health.HealthCheckResponse),
+  watch: method("/grpc.health.v1.Health/Watch", health.HealthCheckRequest, health.HealthCheckResponse, { client: false, server: true }),
+};
+
+/** Longest gRPC message either end takes, in bytes. */
+export const maxMessageBytes = 4 * 1024 * 1024;
+
+/** Trailing metadata of a refused Hello. */
+export const refusalTrailer = "aegis-refusal-bin";
