@@ -13,7 +13,14 @@ export interface SessionCall {
 /** What comes back: live output, then one ending. */
 export type SessionCallEvent =
   | { kind: "progress"; stderr: boolean; sequence: number; offset: number; skippedBytes: number; chunk: Uint8Array }
-  | { kind: "result"; result: Uint8Array; signature: Uint8Array; keyId: Uint8Array; receipt: "verified" | "invalid"; outputComplete: boolean }
+  | {
+      kind: "result";
+      result: Uint8Array;
+      signature: Uint8Array;
+      keyId: Uint8Array;
+      receipt: "verified" | "invalid";
+      outputComplete: boolean;
+    }
   /** The stream ended first. Whether the call ran is not known. */
   | { kind: "disconnected" }
   /** No stream, so nothing was sent. */
@@ -28,7 +35,8 @@ export interface Bus {
   call(nodeId: string, call: SessionCall, signal: AbortSignal): AsyncIterable<SessionCallEvent>;
 }
 
-export const abortReason = (signal: AbortSignal): CallAbort => (typeof signal.reason === "string" ? (signal.reason as CallAbort) : "caller");
+export const abortReason = (signal: AbortSignal): CallAbort =>
+  typeof signal.reason === "string" ? (signal.reason as CallAbort) : "caller";
 
 export function inProcessBus(): Bus {
   const handlers = new Map<string, SessionHandler>();

@@ -21,7 +21,15 @@ interface CallerToken {
 }
 
 /** The serialised EdgeCommand of a call. */
-export function callers({ keys, controllerId, time }: { keys: ControllerKeys; controllerId: string; time: () => number }): (request: CallRequest) => Uint8Array {
+export function callers({
+  keys,
+  controllerId,
+  time,
+}: {
+  keys: ControllerKeys;
+  controllerId: string;
+  time: () => number;
+}): (request: CallRequest) => Uint8Array {
   const tokens = new Map<string, CallerToken>();
 
   function tokenFor({ principal, context, runId, via }: CallRequest): CallerToken {
@@ -55,7 +63,16 @@ export function callers({ keys, controllerId, time }: { keys: ControllerKeys; co
     const { commandId, nodeId, context, tool, deadlineMs, principal, runId } = request;
     const argsJson = Buffer.from(request.argsJson, "utf8");
     const { token, key } = tokenFor(request);
-    const call = { nodeId, commandId, tenant: principal.tenantId, context, tool, argsJson, deadlineMs, operator: new Uint8Array() };
+    const call = {
+      nodeId,
+      commandId,
+      tenant: principal.tenantId,
+      context,
+      tool,
+      argsJson,
+      deadlineMs,
+      operator: new Uint8Array(),
+    };
     return aegis.cluster.v1.EdgeCommand.encode({
       invokeTool: {
         commandId,
@@ -69,8 +86,12 @@ export function callers({ keys, controllerId, time }: { keys: ControllerKeys; co
         toolName: tool,
         argsJson,
         runId,
-        ...(deadlineMs > 0 ? { deadline: { seconds: toLong(Math.floor(deadlineMs / 1000)), nanos: (deadlineMs % 1000) * 1_000_000 } } : {}),
-        ...(request.progress ? { initialCredit: toLong(creditWindowBytes), onNoCredit: aegis.cluster.v1.OnNoCredit.ON_NO_CREDIT_WAIT } : {}),
+        ...(deadlineMs > 0
+          ? { deadline: { seconds: toLong(Math.floor(deadlineMs / 1000)), nanos: (deadlineMs % 1000) * 1_000_000 } }
+          : {}),
+        ...(request.progress
+          ? { initialCredit: toLong(creditWindowBytes), onNoCredit: aegis.cluster.v1.OnNoCredit.ON_NO_CREDIT_WAIT }
+          : {}),
       },
     }).finish();
   };

@@ -43,9 +43,16 @@ export function createChallenges(clock: Clock): Challenges {
       prune();
       const list = attempts.get(address) ?? [];
       if (list.length >= challengeLimits.perAddressPerMinute) {
-        throw new AegisError("rate_limited", `more than ${challengeLimits.perAddressPerMinute} enrollment attempts a minute from one address; wait a minute`);
+        throw new AegisError(
+          "rate_limited",
+          `more than ${challengeLimits.perAddressPerMinute} enrollment attempts a minute from one address; wait a minute`,
+        );
       }
-      if (open.size >= challengeLimits.open) throw new AegisError("rate_limited", `${challengeLimits.open} enrollments are under way; try again in a minute`);
+      if (open.size >= challengeLimits.open)
+        throw new AegisError(
+          "rate_limited",
+          `${challengeLimits.open} enrollments are under way; try again in a minute`,
+        );
       const id = randomUUID();
       const at = clock.monotonic();
       open.set(id, { challenge, at });

@@ -58,7 +58,11 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
       if (request.deadlineMs > 0) void expire(request.deadlineMs + deadlineSlackMs, stop, answered.signal);
       try {
         const window = request.progress ? creditWindowBytes : 0;
-        for await (const event of bus.call(request.nodeId, { commandId: request.commandId, body, window }, stop.signal)) {
+        for await (const event of bus.call(
+          request.nodeId,
+          { commandId: request.commandId, body, window },
+          stop.signal,
+        )) {
           if (event.kind === "progress") {
             const { chunk, offset, skippedBytes, sequence: seq } = event;
             yield { kind: "progress", stream: event.stderr ? "stderr" : "stdout", seq, offset, chunk, skippedBytes };
@@ -87,7 +91,10 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
     const words = {
       timed_out: "the deadline passed and the host did not answer; it may still be running",
       cancelled: "cancelled, and the host did not answer; it may still be running",
-      edge_disconnected: event.kind === "unreachable" ? "the host has no stream; nothing was sent" : "the stream ended before a result came; whether it ran is not known",
+      edge_disconnected:
+        event.kind === "unreachable"
+          ? "the host has no stream; nothing was sent"
+          : "the stream ended before a result came; whether it ran is not known",
     }[outcome];
     await store.endCommand(request.commandId, {
       endedAt: time(),
@@ -121,7 +128,10 @@ const noResult = {
 } as const satisfies Partial<ResultEvent>;
 
 /** A host's own result, from the bytes it signed. */
-function received({ result, signature, keyId, receipt, outputComplete }: Extract<SessionCallEvent, { kind: "result" }>, commandBody: Uint8Array): ResultEvent {
+function received(
+  { result, signature, keyId, receipt, outputComplete }: Extract<SessionCallEvent, { kind: "result" }>,
+  commandBody: Uint8Array,
+): ResultEvent {
   const event = aegis.cluster.v1.CommandResultEvent.decode(result);
   const answer: aegis.cluster.v1.EdgeResult.$Properties = event.result ?? {};
   return {
@@ -144,7 +154,11 @@ function received({ result, signature, keyId, receipt, outputComplete }: Extract
   };
 }
 
-function stream(bytes: Uint8Array | null | undefined, head: number | null | undefined, total: number | null): StreamResult {
+function stream(
+  bytes: Uint8Array | null | undefined,
+  head: number | null | undefined,
+  total: number | null,
+): StreamResult {
   const all = bytes ?? new Uint8Array();
   const cut = Math.min(head ?? all.length, all.length);
   return { head: all.subarray(0, cut), tail: all.subarray(cut), bytes: Math.max(total ?? 0, all.length) };

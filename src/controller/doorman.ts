@@ -2,8 +2,9 @@
  * Lets hosts in: judges a Hello, answers it, and makes a session of it once CONFIRM has proved that it is no recording.
  * Until then nothing changes: no older session is replaced, no inventory touched.
  */
-import { answerHello, hearHello, type HeardHello } from "../envelope/handshake.ts";
+
 import { type Frame, maxBodyBytes } from "../envelope/frame.ts";
+import { answerHello, type HeardHello, hearHello } from "../envelope/handshake.ts";
 import { verifyJwt } from "../envelope/jwt.ts";
 import type { TrustedKeyset } from "../envelope/keyset.ts";
 import { importPublicKey, importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
@@ -52,7 +53,9 @@ export interface Guest {
   gone(): void;
 }
 
-export type Answer = { kind: "come_in"; guest: Guest } | { kind: "refused"; status: number; message: string; refusal: Uint8Array | null };
+export type Answer =
+  | { kind: "come_in"; guest: Guest }
+  | { kind: "refused"; status: number; message: string; refusal: Uint8Array | null };
 
 export interface Doorman {
   hello(hello: HelloEvent, address: string, stream: SessionStream): Promise<Answer>;
@@ -65,22 +68,45 @@ export function createDoorman(options: DoormanOptions): Doorman {
   // Verified instead of a node's key when there is no such node, so that an answer takes as long either way.
   const nobody: PublicKey = importSigningKey(newSeed());
 
-  const refused = (status: number, message: string, refusal: Uint8Array | null = null): Answer => ({ kind: "refused", status, message, refusal });
+  const refused = (status: number, message: string, refusal: Uint8Array | null = null): Answer => ({
+    kind: "refused",
+    status,
+    message,
+    refusal,
+  });
 
   /** A refusal that this daemon can believe, because it names the Hello it answers. */
-  function signed(nodeId: string, sealHello: Uint8Array, reason: aegis.cluster.v1.GoodbyeReason, message: string, retryAfterMs = 0): Answer {
+  function signed(
+    nodeId: string,
+    sealHello: Uint8Array,
+    reason: aegis.cluster.v1.GoodbyeReason,
+    message: string,
+    retryAfterMs = 0,
+  ): Answer {
     const signature = signRefusal(keys.command, { nodeId, sealHello, reason, retryAfterMs });
     const trailer = SealRefusal.encode({ reason, retryAfterMs: toLong(retryAfterMs), signature }).finish();
-    return refused(reason === GoodbyeReason.GOODBYE_REASON_REVOKED ? permissionDenied : unauthenticated, message, trailer);
+    return refused(
+      reason === GoodbyeReason.GOODBYE_REASON_REVOKED ? permissionDenied : unauthenticated,
+      message,
+      trailer,
+    );
   }
 
-  async function judge(event: HelloEvent): Promise<Answer | { kind: "known"; hello: HeardHello; row: NodeRow; mustRefresh: boolean }> {
-    const stranger = refused(unauthenticated, "the host could not be authenticated; enroll it again if it should be known here");
+  async function judge(
+    event: HelloEvent,
+  ): Promise<Answer | { kind: "known"; hello: HeardHello; row: NodeRow; mustRefresh: boolean }> {
+    const stranger = refused(
+      unauthenticated,
+      "the host could not be authenticated; enroll it again if it should be known here",
+    );
     const sealHello = event.sealHello ?? new Uint8Array();
     if (sealHello.length === 0) {
       return refused(failedPrecondition, "this controller takes strict sessions only: the Hello carries no seal_hello");
     }
-    const token = verifyJwt("node", event.envelope?.nodeSecurityToken ?? "", { keys: keyset.tokenKeys, issuer: keyset.controllerId });
+    const token = verifyJwt("node", event.envelope?.nodeSecurityToken ?? "", {
+      keys: keyset.tokenKeys,
+      issuer: keyset.controllerId,
+    });
     if (token.kind === "refused") return stranger;
     const { claims } = token;
     const row = await store.node(claims.sub);
@@ -94,8 +120,15 @@ export function createDoorman(options: DoormanOptions): Doorman {
     const { hello } = heard;
     if (!row || claims.tid !== row.tenantId || hello.controllerId !== keyset.controllerId) return stranger;
     if (claims.cnf.jwk.x !== Buffer.from(row.publicKey).toString("base64url")) return stranger;
-    if (row.revokedAt !== null) return signed(row.nodeId, sealHello, GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
-    if (time() > claims.exp * 1000) return signed(row.nodeId, sealHello, GoodbyeReason.GOODBYE_REASON_TOKEN_EXPIRED, "the node token has expired; enroll again");
+    if (row.revokedAt !== null)
+      return signed(row.nodeId, sealHello, GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
+    if (time() > claims.exp * 1000)
+      return signed(
+        row.nodeId,
+        sealHello,
+        GoodbyeReason.GOODBYE_REASON_TOKEN_EXPIRED,
+        "the node token has expired; enroll again",
+      );
     try {
       EdgeCapabilities.decode(hello.capabilities);
     } catch {
@@ -107,7 +140,10 @@ export function createDoorman(options: DoormanOptions): Doorman {
   return {
     async hello(event, address, stream) {
       if (waitingInAll >= doorLimits.waiting || (waiting.get(address) ?? 0) >= doorLimits.perAddress) {
-        return refused(resourceExhausted, `too many connections wait to be confirmed (${doorLimits.perAddress} an address, ${doorLimits.waiting} in all)`);
+        return refused(
+          resourceExhausted,
+          `too many connections wait to be confirmed (${doorLimits.perAddress} an address, ${doorLimits.waiting} in all)`,
+        );
       }
       const leave = enter(address);
       try {
@@ -157,7 +193,9 @@ export function createDoorman(options: DoormanOptions): Doorman {
   /** Every change of root since the daemon's version, then the newest keyset. */
   async function chainSince(version: number): Promise<Uint8Array[]> {
     const rows = await store.keysetsAfter(version);
-    const changes = rows.filter((row, index) => index > 0 && !Buffer.from(row.rootKey).equals(rows[index - 1]?.rootKey ?? new Uint8Array()));
+    const changes = rows.filter(
+      (row, index) => index > 0 && !Buffer.from(row.rootKey).equals(rows[index - 1]?.rootKey ?? new Uint8Array()),
+    );
     return [...new Set([...changes.map((row) => row.signed), keyset.signed])];
   }
 
@@ -173,12 +211,17 @@ export function createDoorman(options: DoormanOptions): Doorman {
     let session: NodeSession | null = null;
     let remove: (() => void) | null = null;
     const note = (change: Promise<void>) =>
-      void change.catch((error: unknown) => log.error("store_failed", { node_id: row.nodeId, error: AegisError.from(error) }));
+      void change.catch((error: unknown) =>
+        log.error("store_failed", { node_id: row.nodeId, error: AegisError.from(error) }),
+      );
 
     function confirm(frame: Frame): boolean {
       const opened = channel.open(frame);
       if (opened.kind === "refused" || opened.frame !== "confirm") {
-        log.warn("seal_frame", { node_id: row.nodeId, reason: opened.kind === "refused" ? opened.reason : "confirm_expected" });
+        log.warn("seal_frame", {
+          node_id: row.nodeId,
+          reason: opened.kind === "refused" ? opened.reason : "confirm_expected",
+        });
         return false;
       }
       patience.abort();

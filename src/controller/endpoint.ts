@@ -18,10 +18,13 @@ export function readEndpoint(text: string): Endpoint {
   const host = match?.[1] ?? match?.[2];
   const port = Number(match?.[3]);
   if (!host || port < 1 || port > 65_535 || (match?.[1] && isIP(host) !== 6)) {
-    throw new AegisError("usage", `the public endpoint ${JSON.stringify(text)} is not HOST:PORT`, { hint: "for example --public-endpoint controller.example:50056" });
+    throw new AegisError("usage", `the public endpoint ${JSON.stringify(text)} is not HOST:PORT`, {
+      hint: "for example --public-endpoint controller.example:50056",
+    });
   }
   const name = isIP(host) === 6 ? `[${host}]` : host;
   return { host, port, text: `${name}:${port}`, loopback: isLoopback(host), authority: (other) => `${name}:${other}` };
 }
 
-export const isLoopback = (host: string): boolean => host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
+export const isLoopback = (host: string): boolean =>
+  host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);

@@ -43,7 +43,10 @@ export interface TokenRequest {
 
 export interface Enrollment {
   issue(request: TokenRequest): Promise<{ token: string; expiresAt: number; controllerEndpoint: string }>;
-  attest(request: aegis.cluster.v1.AttestNodeRequest.$Properties, address: string): { challengeNonce: Uint8Array; challengeId: string };
+  attest(
+    request: aegis.cluster.v1.AttestNodeRequest.$Properties,
+    address: string,
+  ): { challengeNonce: Uint8Array; challengeId: string };
   challenge(request: aegis.cluster.v1.ChallengeNodeRequest.$Properties): Promise<Admission>;
 }
 
@@ -67,7 +70,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     async issue({ tenantId, issuedTo, ttlMs, tags, forNode }) {
       const now = time();
       const bound = forNode ? await store.node(forNode) : null;
-      if (forNode && (!bound || bound.tenantId !== tenantId)) throw new AegisError("not_found", `no host ${forNode} in this tenant`, { hint: "aegis edge ls" });
+      if (forNode && (!bound || bound.tenantId !== tenantId))
+        throw new AegisError("not_found", `no host ${forNode} in this tenant`, { hint: "aegis edge ls" });
       const claims: Claims<"enrollment"> = {
         tid: tenantId,
         sub: issuedTo,
@@ -83,18 +87,28 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         ...(forNode ? { nid: forNode } : {}),
         ...(tags.length > 0 ? { tags: [...tags] } : {}),
       };
-      return { token: signJwt("enrollment", claims, keys.token), expiresAt: claims.exp * 1000, controllerEndpoint: endpoint };
+      return {
+        token: signJwt("enrollment", claims, keys.token),
+        expiresAt: claims.exp * 1000,
+        controllerEndpoint: endpoint,
+      };
     },
 
     attest(request, address) {
       const { nodeId = "", publicKey, sealVersions = [] } = request;
-      if (!nodeId || !uuidBytes(nodeId)) throw new AegisError("invalid_request", "node_id is not a UUID in lower-case text");
-      if (request.role !== edgeRole) throw new AegisError("invalid_request", "role must be NODE_ROLE_EDGE: this controller knows edges only");
-      if (!request.capabilities) throw new AegisError("invalid_request", "capabilities must be present, even when empty");
+      if (!nodeId || !uuidBytes(nodeId))
+        throw new AegisError("invalid_request", "node_id is not a UUID in lower-case text");
+      if (request.role !== edgeRole)
+        throw new AegisError("invalid_request", "role must be NODE_ROLE_EDGE: this controller knows edges only");
+      if (!request.capabilities)
+        throw new AegisError("invalid_request", "capabilities must be present, even when empty");
       const key = publicKey ? importPublicKey(publicKey) : null;
       if (!key) throw new AegisError("invalid_request", "public_key is not a usable Ed25519 key of 32 bytes");
       if (!sealVersions?.includes(1)) {
-        throw new AegisError("precondition_failed", "this controller enrolls hosts for strict sessions only, and this client offers none");
+        throw new AegisError(
+          "precondition_failed",
+          "this controller enrolls hosts for strict sessions only, and this client offers none",
+        );
       }
       const nonce = randomBytes(nonceBytes);
       return { challengeNonce: nonce, challengeId: challenges.open({ nodeId, key, nonce }, address) };
@@ -103,12 +117,19 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     async challenge(request) {
       const open = challenges.take(request.challengeId ?? "");
       const proof = { nodeId: request.nodeId ?? "", enrollmentToken: request.enrollmentToken ?? "" };
-      if (!open || open.nodeId !== proof.nodeId) throw denied("the challenge is unknown, used or expired; enroll again");
+      if (!open || open.nodeId !== proof.nodeId)
+        throw denied("the challenge is unknown, used or expired; enroll again");
       const { key, nonce, nodeId } = open;
       const signed = key.verify(nonce, request.challengeSignature ?? new Uint8Array());
       const proven = verifyEnrollProof(
         key,
-        { nodeId, nodePublicKey: key.raw, enrollmentToken: Buffer.from(proof.enrollmentToken), nonce, rootKeyId: keyset.rootKey.keyId },
+        {
+          nodeId,
+          nodePublicKey: key.raw,
+          enrollmentToken: Buffer.from(proof.enrollmentToken),
+          nonce,
+          rootKeyId: keyset.rootKey.keyId,
+        },
         request.enrollProof ?? new Uint8Array(),
       );
       if (!signed || !proven) throw denied("the host did not prove its key");
@@ -128,12 +149,21 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     }
     const now = time() / 1000;
     const { exp, nbf } = outcome.claims;
-    if (now > exp + leewaySecs) throw denied(`the enrollment token expired at ${new Date(exp * 1000).toISOString()}; this controller's time is ${new Date(time()).toISOString()}`);
-    if (now < nbf - leewaySecs) throw denied(`the enrollment token is valid from ${new Date(nbf * 1000).toISOString()} on`);
+    if (now > exp + leewaySecs)
+      throw denied(
+        `the enrollment token expired at ${new Date(exp * 1000).toISOString()}; this controller's time is ${new Date(time()).toISOString()}`,
+      );
+    if (now < nbf - leewaySecs)
+      throw denied(`the enrollment token is valid from ${new Date(nbf * 1000).toISOString()} on`);
     return outcome.claims;
   }
 
-  async function admit(nodeId: string, key: PublicKey, nonce: Uint8Array, claims: Claims<"enrollment">): Promise<Admission> {
+  async function admit(
+    nodeId: string,
+    key: PublicKey,
+    nonce: Uint8Array,
+    claims: Claims<"enrollment">,
+  ): Promise<Admission> {
     const now = time();
     const jti = randomUUID();
     const exp = Math.floor((now + nodeTokenLifeMs) / 1000);
@@ -158,11 +188,17 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       if (!(await tx.tenant(claims.tid))) throw denied(`tenant ${claims.tid} does not exist here any more`);
       const known = await tx.node(nodeId);
       if (known && known.tenantId !== claims.tid) throw conflict("this host belongs to another tenant, for ever");
-      if (claims.nid && claims.nid !== nodeId) throw conflict(`the token is bound to host ${claims.nid}, and this host is ${nodeId}`);
-      if (known && claims.nid !== nodeId) throw conflict(`host ${nodeId} is enrolled already; ask for a token bound to it: aegis edge token issue --for ${nodeId}`);
+      if (claims.nid && claims.nid !== nodeId)
+        throw conflict(`the token is bound to host ${claims.nid}, and this host is ${nodeId}`);
+      if (known && claims.nid !== nodeId)
+        throw conflict(
+          `host ${nodeId} is enrolled already; ask for a token bound to it: aegis edge token issue --for ${nodeId}`,
+        );
       const owner = await tx.nodeIdByKeyId(key.keyId);
-      if (owner && (owner !== nodeId || known?.revokedAt)) throw conflict("this key belongs, or belonged, to a host; enroll with a new key");
-      if (!(await tx.redeemEnrollment(claims.jti, nodeId, claims.exp * 1000, now))) throw denied("the enrollment token was already redeemed; each admits one host once");
+      if (owner && (owner !== nodeId || known?.revokedAt))
+        throw conflict("this key belongs, or belonged, to a host; enroll with a new key");
+      if (!(await tx.redeemEnrollment(claims.jti, nodeId, claims.exp * 1000, now)))
+        throw denied("the enrollment token was already redeemed; each admits one host once");
       await tx.putNode({
         nodeId,
         tenantId: claims.tid,
@@ -196,5 +232,6 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
 /** NodeRole.NODE_ROLE_EDGE. */
 const edgeRole = 4;
 
-const denied = (message: string) => new AegisError("unauthenticated", message, { hint: "ask for a new token: aegis edge token issue" });
+const denied = (message: string) =>
+  new AegisError("unauthenticated", message, { hint: "ask for a new token: aegis edge token issue" });
 const conflict = (message: string) => new AegisError("conflict", message);

@@ -1,5 +1,12 @@
 /** The gRPC health service, so that any load balancer or probe can ask whether this controller serves. */
-import { type sendUnaryData, type Server, type ServerUnaryCall, type ServerWritableStream, type ServiceDefinition, status } from "@grpc/grpc-js";
+import {
+  type Server,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type ServiceDefinition,
+  type sendUnaryData,
+  status,
+} from "@grpc/grpc-js";
 import { grpc } from "../wire/gen/messages.js";
 import { healthService } from "../wire/service.ts";
 

@@ -1,13 +1,13 @@
 /** The gRPC server: enrollment calls and edge streams. Everything it knows of grpc-js stays in this file. */
 import {
   Metadata,
-  type sendUnaryData,
   Server,
   ServerCredentials,
   type ServerDuplexStream,
   type ServerUnaryCall,
   type ServiceDefinition,
   type StatusObject,
+  type sendUnaryData,
   status,
 } from "@grpc/grpc-js";
 import type { Frame } from "../envelope/frame.ts";
@@ -50,7 +50,9 @@ export async function startGrpc({ host, port, tls, doorman, enrollment, log }: G
     "grpc.keepalive_timeout_ms": 10_000,
   });
   server.addService(clusterService as unknown as ServiceDefinition, {
-    attestNode: unary<aegis.cluster.v1.AttestNodeRequest.$Properties, object>(log, async (request, peer) => enrollment.attest(request, peer)),
+    attestNode: unary<aegis.cluster.v1.AttestNodeRequest.$Properties, object>(log, async (request, peer) =>
+      enrollment.attest(request, peer),
+    ),
     challengeNode: unary<aegis.cluster.v1.ChallengeNodeRequest.$Properties, object>(log, async (request) => {
       const { nodeSecurityToken, expiresAtMs, keysetChain, enrollGrant } = await enrollment.challenge(request);
       const { SealMode, SignedKeySet } = (await import("../wire/gen/messages.js")).aegis.cluster.v1;
@@ -65,7 +67,9 @@ export async function startGrpc({ host, port, tls, doorman, enrollment, log }: G
     connectEdge: (call: EdgeCall) => connectEdge(call, doorman),
   });
   addHealth(server);
-  const credentials = ServerCredentials.createSsl(null, [{ private_key: Buffer.from(tls.keyPem), cert_chain: Buffer.from(tls.certPem) }]);
+  const credentials = ServerCredentials.createSsl(null, [
+    { private_key: Buffer.from(tls.keyPem), cert_chain: Buffer.from(tls.certPem) },
+  ]);
   const bound = await new Promise<number>((resolve, reject) => {
     server.bindAsync(host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`, credentials, (error, actual) => {
       if (!error) return resolve(actual);
@@ -118,9 +122,17 @@ function connectEdge(call: EdgeCall, doorman: Doorman): void {
       if (!frame || !guest?.frame(frame)) end();
       return;
     }
-    if (state === "judging" || !event.hello) return refuse(status.FAILED_PRECONDITION, "the first event must be a Hello, and the next one waits for its answer");
+    if (state === "judging" || !event.hello)
+      return refuse(
+        status.FAILED_PRECONDITION,
+        "the first event must be a Hello, and the next one waits for its answer",
+      );
     state = "judging";
-    const stream = { write: (frame: Frame) => void call.write({ sealed: { ...frame, seq: toLong(frame.seq), timeMs: toLong(frame.timeMs) } }), end };
+    const stream = {
+      write: (frame: Frame) =>
+        void call.write({ sealed: { ...frame, seq: toLong(frame.seq), timeMs: toLong(frame.timeMs) } }),
+      end,
+    };
     void doorman
       .hello(event.hello, peerAddress(call.getPeer()), stream)
       .then((answer) => {
@@ -141,7 +153,13 @@ function sealedFrame({ event, sealed }: EdgeEvent): Frame | null {
   const seq = whole(sealed.seq);
   const timeMs = whole(sealed.timeMs);
   if (seq === null || timeMs === null) return null;
-  return { kind: sealed.kind ?? 0, seq, timeMs, body: sealed.body ?? new Uint8Array(), auth: sealed.auth ?? new Uint8Array() };
+  return {
+    kind: sealed.kind ?? 0,
+    seq,
+    timeMs,
+    body: sealed.body ?? new Uint8Array(),
+    auth: sealed.auth ?? new Uint8Array(),
+  };
 }
 
 /** `127.0.0.1:4711` -> `127.0.0.1`. */
@@ -154,7 +172,8 @@ function unary<Request, Response>(log: Log, handler: (request: Request, address:
       .catch((thrown: unknown) => {
         const error = AegisError.from(thrown);
         if (error.code === "internal") log.error("rpc_failed", { path: call.getPath(), error });
-        const details = error.code === "internal" ? "this controller could not answer; its log says why" : error.message;
+        const details =
+          error.code === "internal" ? "this controller could not answer; its log says why" : error.message;
         callback({ code: errorTable[error.code].grpc, details });
       });
   };

@@ -39,7 +39,11 @@ export async function initController(options: InitOptions): Promise<Initialised>
   const { dataDir, publicEndpoint, tenantId, offlineRoot, clock, httpPort = 8088 } = options;
   const endpoint = readEndpoint(publicEndpoint);
   if (!tenantSlug.test(tenantId)) {
-    throw new AegisError("usage", `the tenant ${JSON.stringify(tenantId)} is not 1-63 characters of a-z, 0-9 and inner hyphens`, { hint: "for example --tenant default" });
+    throw new AegisError(
+      "usage",
+      `the tenant ${JSON.stringify(tenantId)} is not 1-63 characters of a-z, 0-9 and inner hyphens`,
+      { hint: "for example --tenant default" },
+    );
   }
   const present = await readdir(dataDir).catch(() => []);
   if (present.length > 0) {
@@ -56,11 +60,24 @@ export async function initController(options: InitOptions): Promise<Initialised>
   try {
     const { token } = await store.transaction(async (tx) => {
       await tx.insertKeyset({ version: 1, signed: signedKeyset, rootKey: root.raw, createdAt: createdMs });
-      const everything = { name: "admin", tenantId, scopes: ["aegis.admin"], contexts: ["default", "operator"], expiresAt: null };
+      const everything = {
+        name: "admin",
+        tenantId,
+        scopes: ["aegis.admin"],
+        contexts: ["default", "operator"],
+        expiresAt: null,
+      };
       return await addOperatorToken(tx, everything, createdMs);
     });
     // Written last: a directory without it was never finished, and `start` says so.
-    await writeFileAtomic(join(dataDir, "controller.yaml"), renderControllerConfig({ controllerId, publicEndpoint: endpoint.text, createdAt: new Date(createdMs).toISOString() }));
+    await writeFileAtomic(
+      join(dataDir, "controller.yaml"),
+      renderControllerConfig({
+        controllerId,
+        publicEndpoint: endpoint.text,
+        createdAt: new Date(createdMs).toISOString(),
+      }),
+    );
     await loadControllerConfig(dataDir);
     const { caPem } = await loadTls(dataDir);
     const httpUrl = `${endpoint.loopback ? "http" : "https"}://${endpoint.authority(httpPort)}`;

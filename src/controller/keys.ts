@@ -1,8 +1,8 @@
 /** The controller's own keys: root, command and token on disk, the callers' key in memory, and the keyset that publishes them. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { importSigningKey, newSeed, type PublicKey, type SigningKey } from "../envelope/public-key.ts";
 import { type TrustedKeyset, trustFirst } from "../envelope/keyset.ts";
+import { importSigningKey, newSeed, type PublicKey, type SigningKey } from "../envelope/public-key.ts";
 import { statement, uuidBytes } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
 import { makeDirectory, writeFileAtomic } from "../platform/private-file.ts";
@@ -30,7 +30,12 @@ export interface NewKeys {
 }
 
 /** Draws all keys and writes them 0600. With `offlineRoot` the root key goes to that file and stays off this machine's data. */
-export async function createControllerKeys(dataDir: string, controllerId: string, createdMs: number, offlineRoot?: string): Promise<NewKeys> {
+export async function createControllerKeys(
+  dataDir: string,
+  controllerId: string,
+  createdMs: number,
+  offlineRoot?: string,
+): Promise<NewKeys> {
   await makeDirectory(join(dataDir, "keys"));
   const seeds = { root: newSeed(), command: newSeed(), token: newSeed() };
   await writeFileAtomic(offlineRoot ?? keyPath(dataDir, "root"), seeds.root);
@@ -49,7 +54,8 @@ export async function loadControllerKeys(dataDir: string): Promise<ControllerKey
     command,
     token,
     caller(nowMs) {
-      if (!caller || nowMs - caller.since > callerKeyLifeMs) caller = { key: importSigningKey(newSeed()), since: nowMs };
+      if (!caller || nowMs - caller.since > callerKeyLifeMs)
+        caller = { key: importSigningKey(newSeed()), since: nowMs };
       return caller.key;
     },
   };
@@ -63,7 +69,9 @@ async function loadKey(path: string): Promise<SigningKey> {
     });
   });
   if (seed.length === 32) return importSigningKey(seed);
-  throw new AegisError("config_invalid", `${path} is damaged: it has ${seed.length} bytes, a key has 32`, { hint: "restore it from a backup" });
+  throw new AegisError("config_invalid", `${path} is damaged: it has ${seed.length} bytes, a key has 32`, {
+    hint: "restore it from a backup",
+  });
 }
 
 interface KeysetInput {
@@ -92,13 +100,21 @@ function signKeyset({ controllerId, version, root, command, token, createdMs }: 
     keys: [entry(command, KeyUse.KEY_USE_COMMAND), entry(token, KeyUse.KEY_USE_TOKEN)],
     createdMs: toLong(createdMs),
   }).finish();
-  return SignedKeySet.encode({ keyset, signature: root.sign(statement("keyset", { controllerId, version, keyset })) }).finish();
+  return SignedKeySet.encode({
+    keyset,
+    signature: root.sign(statement("keyset", { controllerId, version, keyset })),
+  }).finish();
 }
 
 /** The keyset this controller publishes, checked against its own keys: a mixture of two controllers' files is refused. */
 export function ownKeyset(signed: Uint8Array, rootKeyId: Uint8Array, keys: ControllerKeys): TrustedKeyset {
   const outcome = trustFirst(rootKeyId, [signed]);
-  const fits = outcome.kind === "trusted" && outcome.keyset.commandKey.kid === keys.command.kid && outcome.keyset.tokenKeys.has(keys.token.kid);
+  const fits =
+    outcome.kind === "trusted" &&
+    outcome.keyset.commandKey.kid === keys.command.kid &&
+    outcome.keyset.tokenKeys.has(keys.token.kid);
   if (outcome.kind === "trusted" && fits) return outcome.keyset;
-  throw new AegisError("config_invalid", "the keys in keys/ are not those of the keyset in the database", { hint: "restore keys/ and the database from the same backup" });
+  throw new AegisError("config_invalid", "the keys in keys/ are not those of the keyset in the database", {
+    hint: "restore keys/ and the database from the same backup",
+  });
 }

@@ -9,8 +9,8 @@ import { aegis } from "../wire/gen/messages.js";
 import { toLong, whole } from "../wire/whole.ts";
 import { abortReason, type SessionCall, type SessionCallEvent } from "./bus.ts";
 import type { CallAbort, LiveNode } from "./dispatch-types.ts";
-import type { ResultLedger } from "./result-ledger.ts";
 import { readCapabilities } from "./node-capabilities.ts";
+import type { ResultLedger } from "./result-ledger.ts";
 
 const wire = aegis.cluster.v1;
 
@@ -174,7 +174,13 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
     },
     async *call({ commandId, body, window }, signal) {
       if (!open) return yield { kind: "unreachable" };
-      const call: Pending = { commandBody: body, events: mailbox(), chain: progressChain(), received: 0, granted: window };
+      const call: Pending = {
+        commandBody: body,
+        events: mailbox(),
+        chain: progressChain(),
+        received: 0,
+        granted: window,
+      };
       pending.set(commandId, call);
       const over = new AbortController();
       const cancel = () => {

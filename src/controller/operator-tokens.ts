@@ -18,17 +18,36 @@ export interface OperatorTokenRequest {
   expiresAt: number | null;
 }
 
-export async function addOperatorToken(store: Queries, request: OperatorTokenRequest, at: number): Promise<{ tokenId: string; token: Secret }> {
+export async function addOperatorToken(
+  store: Queries,
+  request: OperatorTokenRequest,
+  at: number,
+): Promise<{ tokenId: string; token: Secret }> {
   const token = newApiToken();
   const tokenId = randomUUID();
   await store.ensureTenant(request.tenantId, at);
   const { name, tenantId, scopes, contexts, expiresAt } = request;
-  await store.insertApiToken({ tokenId, hash: hashApiToken(token), name, tenantId, scopes, contexts, createdAt: at, expiresAt, lastUsedAt: null, revokedAt: null });
+  await store.insertApiToken({
+    tokenId,
+    hash: hashApiToken(token),
+    name,
+    tenantId,
+    scopes,
+    contexts,
+    createdAt: at,
+    expiresAt,
+    lastUsedAt: null,
+    revokedAt: null,
+  });
   return { tokenId, token: new Secret(token) };
 }
 
 /** Works beside a running controller: both open the same database. */
-export async function createOperatorToken({ dataDir, clock, ...request }: OperatorTokenRequest & { dataDir: string; clock: Clock }): Promise<{ tokenId: string; token: Secret }> {
+export async function createOperatorToken({
+  dataDir,
+  clock,
+  ...request
+}: OperatorTokenRequest & { dataDir: string; clock: Clock }): Promise<{ tokenId: string; token: Secret }> {
   const store = await openStore(databasePath(dataDir));
   try {
     return await store.transaction((tx) => addOperatorToken(tx, request, clock.now()));

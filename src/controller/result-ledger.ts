@@ -56,11 +56,18 @@ export function resultLedger({ store, time, log }: { store: Store; time: () => n
         return true;
       }
       if (row.result) {
-        if (!Buffer.from(row.result).equals(result)) log.error("receipt_conflict", { node_id: nodeId, command_id: commandId });
+        if (!Buffer.from(row.result).equals(result))
+          log.error("receipt_conflict", { node_id: nodeId, command_id: commandId });
         return true;
       }
       const event = aegis.cluster.v1.CommandResultEvent.decode(result);
-      const end = { endedAt: row.endedAt ?? time(), outcome: nodeOutcome(event), result, receiptSignature: signature, receiptKeyId: keyId };
+      const end = {
+        endedAt: row.endedAt ?? time(),
+        outcome: nodeOutcome(event),
+        result,
+        receiptSignature: signature,
+        receiptKeyId: keyId,
+      };
       await store.endCommand(commandId, { ...end, receipt: "verified", outputComplete: false });
       log.info("late_result", { node_id: nodeId, command_id: commandId, outcome: end.outcome });
       return true;

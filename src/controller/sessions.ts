@@ -49,4 +49,3 @@ export function createSessions(bus: Bus, time: () => number): Sessions {
     },
   };
 }
-

@@ -21,7 +21,11 @@ const lifeYears = 10;
 /** Clocks of hosts may be behind by this much. */
 const backdateMs = 48 * 60 * 60 * 1000;
 
-const paths = (dataDir: string) => ({ ca: join(dataDir, "keys", "tls-ca.pem"), cert: join(dataDir, "keys", "tls.pem"), key: join(dataDir, "keys", "tls.key") });
+const paths = (dataDir: string) => ({
+  ca: join(dataDir, "keys", "tls-ca.pem"),
+  cert: join(dataDir, "keys", "tls.pem"),
+  key: join(dataDir, "keys", "tls.key"),
+});
 
 /** Makes a CA and a leaf for `host` and loopback. The CA's key is used once and never written. */
 export async function createTls(dataDir: string, host: string, nowMs: number): Promise<void> {
@@ -30,7 +34,10 @@ export async function createTls(dataDir: string, host: string, nowMs: number): P
   const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
   const newPair = () => crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
   const [caKeys, leafKeys] = await Promise.all([newPair(), newPair()]);
-  const validity = { notBefore: new Date(nowMs - backdateMs), notAfter: new Date(nowMs + lifeYears * 365 * 86_400_000) };
+  const validity = {
+    notBefore: new Date(nowMs - backdateMs),
+    notAfter: new Date(nowMs + lifeYears * 365 * 86_400_000),
+  };
   const ca = await x509.X509CertificateGenerator.createSelfSigned({
     ...validity,
     name: "CN=aegis controller CA",
@@ -42,7 +49,10 @@ export async function createTls(dataDir: string, host: string, nowMs: number): P
       await x509.SubjectKeyIdentifierExtension.create(caKeys.publicKey),
     ],
   });
-  const names = [...new Set([host, "localhost", "127.0.0.1", "::1"])].map((value) => ({ type: isIP(value) ? ("ip" as const) : ("dns" as const), value }));
+  const names = [...new Set([host, "localhost", "127.0.0.1", "::1"])].map((value) => ({
+    type: isIP(value) ? ("ip" as const) : ("dns" as const),
+    value,
+  }));
   const leaf = await x509.X509CertificateGenerator.create({
     ...validity,
     subject: "CN=aegis controller",
@@ -80,10 +90,15 @@ function certificates(pem: string, path: string): X509Certificate[] {
   } catch (cause) {
     throw new AegisError("config_invalid", `${path} holds a certificate that cannot be read`, { cause });
   }
-  throw new AegisError("config_invalid", `${path} holds no certificate`, { hint: "give the PEM file of the leaf, followed by what issued it, with --tls-cert" });
+  throw new AegisError("config_invalid", `${path} holds no certificate`, {
+    hint: "give the PEM file of the leaf, followed by what issued it, with --tls-cert",
+  });
 }
 
 const read = (path: string): Promise<string> =>
   readFile(path, "utf8").catch((cause: Error) => {
-    throw new AegisError("config_invalid", `cannot read ${path}: ${cause.message}`, { cause, hint: "aegis controller init makes it" });
+    throw new AegisError("config_invalid", `cannot read ${path}: ${cause.message}`, {
+      cause,
+      hint: "aegis controller init makes it",
+    });
   });

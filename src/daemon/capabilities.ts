@@ -6,7 +6,23 @@ import type { ToolDescriptor } from "../tools/tool.ts";
 import { aegis } from "../wire/gen/messages.js";
 
 /** Looked for on PATH, in this order; `shell` is always there. */
-const programs = ["bash", "zsh", "sh", "pwsh", "docker", "podman", "kubectl", "helm", "git", "ssh", "curl", "jq", "terraform", "ansible", "systemctl"];
+const programs = [
+  "bash",
+  "zsh",
+  "sh",
+  "pwsh",
+  "docker",
+  "podman",
+  "kubectl",
+  "helm",
+  "git",
+  "ssh",
+  "curl",
+  "jq",
+  "terraform",
+  "ansible",
+  "systemctl",
+];
 
 const mounts: Partial<Record<NodeJS.Platform, string[]>> = {
   linux: ["/", "/home", "/etc", "/var/log"],
@@ -61,6 +77,9 @@ export function encodeCapabilities({ tools, ...host }: CapabilitiesInput): Uint8
     mountPoints: [...host.mountPoints],
     customLabels: { ...host.customLabels },
     hostName: host.hostName,
-    tools: tools.map(({ inputSchema, ...tool }) => ({ ...tool, inputSchemaJson: Buffer.from(JSON.stringify(inputSchema)) })),
+    tools: tools.map(({ inputSchema, ...tool }) => ({
+      ...tool,
+      inputSchemaJson: Buffer.from(JSON.stringify(inputSchema)),
+    })),
   }).finish();
 }

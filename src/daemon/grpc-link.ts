@@ -1,8 +1,22 @@
 /** The ControllerLink over grpc-js: one channel, so one TCP connection, for each stream or enrollment. */
-import { Client, connectivityState, credentials, Metadata, type ServiceError, type StatusObject, status } from "@grpc/grpc-js";
+import {
+  Client,
+  connectivityState,
+  credentials,
+  Metadata,
+  type ServiceError,
+  type StatusObject,
+  status,
+} from "@grpc/grpc-js";
 import { AegisError, type ErrorCode } from "../errors.ts";
 import { clusterService, maxMessageBytes, refusalTrailer } from "../wire/service.ts";
-import { type ControllerLink, connectTimeoutMs, type EdgeCommand, type EdgeStream, type StreamHandlers } from "./link.ts";
+import {
+  type ControllerLink,
+  connectTimeoutMs,
+  type EdgeCommand,
+  type EdgeStream,
+  type StreamHandlers,
+} from "./link.ts";
 import { TunnelCredentials, type TunnelOptions } from "./tunnel.ts";
 
 export interface GrpcLinkOptions {
@@ -24,7 +38,9 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
 
   function dial(): Client {
     tlsFailure = null;
-    const channel = tls ? new TunnelCredentials({ ...tls, onFailure: (error) => (tlsFailure = error) }) : credentials.createInsecure();
+    const channel = tls
+      ? new TunnelCredentials({ ...tls, onFailure: (error) => (tlsFailure = error) })
+      : credentials.createInsecure();
     const client = new Client(`dns:${authority}`, channel, {
       "grpc.enable_http_proxy": 0,
       "grpc.default_authority": authority,
@@ -75,7 +91,15 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
           else resolve(response);
         };
         const deadline = Date.now() + connectTimeoutMs;
-        client.makeUnaryRequest(method.path, method.requestSerialize, method.responseDeserialize, request, new Metadata(), { deadline }, done);
+        client.makeUnaryRequest(
+          method.path,
+          method.requestSerialize,
+          method.responseDeserialize,
+          request,
+          new Metadata(),
+          { deadline },
+          done,
+        );
       });
     } finally {
       hangUp(client);
@@ -127,7 +151,8 @@ function stream(client: Client, { onCommand, onEnd }: StreamHandlers, hangUp: ()
   call.on("status", end);
   return {
     send: (event) => !ended && call.write(event),
-    drained: () => (ended || !call.writableNeedDrain ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve))),
+    drained: () =>
+      ended || !call.writableNeedDrain ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve)),
     close() {
       call.cancel();
       hangUp();

@@ -51,10 +51,18 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
     const durationMs = clock.monotonic() - call.receivedAt;
     delivery.finish({ result, started, durationMs });
     const outcome = result.ok ? "ok" : (result.errorKind ?? "error");
-    log.info("call", { command_id: call.commandId, tool: call.tool, context: call.context, outcome, started, duration_ms: Math.round(durationMs) });
+    log.info("call", {
+      command_id: call.commandId,
+      tool: call.tool,
+      context: call.context,
+      outcome,
+      started,
+      duration_ms: Math.round(durationMs),
+    });
   }
 
-  const unstarted = (entry: Entry, ...refused: Parameters<typeof refusal>) => answer(entry, { result: refusal(...refused), started: false });
+  const unstarted = (entry: Entry, ...refused: Parameters<typeof refusal>) =>
+    answer(entry, { result: refusal(...refused), started: false });
 
   async function run(entry: Entry): Promise<void> {
     const { call, delivery, stop } = entry;
@@ -66,7 +74,10 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
       answer(entry, await invoke(call, host(), context));
     } catch (error) {
       log.error("call_failed", { command_id: call.commandId, tool: call.tool, error });
-      answer(entry, { result: refusal("internal", `${call.tool} failed on this host; its log says why`), started: true });
+      answer(entry, {
+        result: refusal("internal", `${call.tool} failed on this host; its log says why`),
+        started: true,
+      });
     } finally {
       timer.abort();
       running.delete(entry);
@@ -107,9 +118,14 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
     submit(call) {
       const delivery = outbox.open(call);
       const entry: Entry = { call, delivery, stop: new AbortController() };
-      if (draining) return unstarted(entry, "draining", "this host takes no new calls: it is about to restart or to move");
+      if (draining)
+        return unstarted(entry, "draining", "this host takes no new calls: it is about to restart or to move");
       if (queue.length >= maxQueuedCalls) {
-        return unstarted(entry, "overloaded", `${running.size} calls run and ${queue.length} wait, which is this host's limit`);
+        return unstarted(
+          entry,
+          "overloaded",
+          `${running.size} calls run and ${queue.length} wait, which is this host's limit`,
+        );
       }
       queue.push(entry);
       next();

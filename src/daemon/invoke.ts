@@ -4,10 +4,16 @@
  */
 import { parseArgs } from "../envelope/canonical-json.ts";
 import type { Caller, UserVerifier } from "../envelope/user.ts";
-import { evaluate } from "../policy/evaluate.ts";
 import type { SecurityContext } from "../policy/context.ts";
+import { evaluate } from "../policy/evaluate.ts";
 import type { Registry } from "../tools/registry.ts";
-import { type ErrorKind, nothingCaptured, type PreparedCall, type ToolContext, type ToolResult } from "../tools/tool.ts";
+import {
+  type ErrorKind,
+  nothingCaptured,
+  type PreparedCall,
+  type ToolContext,
+  type ToolResult,
+} from "../tools/tool.ts";
 import type { ReceivedCall } from "./received.ts";
 import type { ReplayGuard } from "./replay.ts";
 
@@ -35,9 +41,14 @@ type Permission =
 
 const refuse = (errorKind: ErrorKind, message: string): Permission => ({ kind: "refused", errorKind, message });
 
-export async function invoke(received: ReceivedCall, host: Host, context: Omit<ToolContext, "maxOutputBytes">): Promise<Invoked> {
+export async function invoke(
+  received: ReceivedCall,
+  host: Host,
+  context: Omit<ToolContext, "maxOutputBytes">,
+): Promise<Invoked> {
   const permission = await permit(received, host);
-  if (permission.kind === "refused") return { result: refusal(permission.errorKind, permission.message), started: false };
+  if (permission.kind === "refused")
+    return { result: refusal(permission.errorKind, permission.message), started: false };
   const { call, maxOutputBytes } = permission;
   return { result: await call.run({ ...context, maxOutputBytes }), started: true };
 }
@@ -50,10 +61,15 @@ async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
   const said = { nodeId, commandId, tenant, context: received.context, tool: toolName, argsJson, deadlineMs, operator };
   const user = host.users.verify(received.userToken, received.signature, said, received.frameTimeMs);
   if (user.kind === "refused") return refuse("envelope_invalid", `the caller could not be verified: ${user.reason}`);
-  if (!host.replay.firstSight(commandId)) return refuse("replayed", `command ${commandId} was seen within the last hour`);
+  if (!host.replay.firstSight(commandId))
+    return refuse("replayed", `command ${commandId} was seen within the last hour`);
 
   const context = host.contexts.get(received.context);
-  if (!context) return refuse("security_context_not_found", `this host has no security context named ${JSON.stringify(received.context)}`);
+  if (!context)
+    return refuse(
+      "security_context_not_found",
+      `this host has no security context named ${JSON.stringify(received.context)}`,
+    );
   if (operator.length > 0) return refuse("envelope_invalid", "this version does not judge operator signatures");
 
   const args = parseArgs(argsJson);
@@ -65,7 +81,11 @@ async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
 
   const { call } = prepared;
   const { protectedPaths } = host;
-  const verdict = evaluate(context, { tool: toolName, accesses: call.accesses, caller: user.caller }, { protectedPaths });
+  const verdict = evaluate(
+    context,
+    { tool: toolName, accesses: call.accesses, caller: user.caller },
+    { protectedPaths },
+  );
   if (verdict.kind === "denied") return refuse("policy_violation", verdict.reason);
   return { kind: "permitted", call, caller: user.caller, rule: verdict.rule, maxOutputBytes: verdict.maxOutputBytes };
 }

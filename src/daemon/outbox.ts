@@ -9,7 +9,7 @@ import type { Log } from "../platform/log.ts";
 import type { Pipe, ToolResult } from "../tools/tool.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { toLong } from "../wire/whole.ts";
-import { createCredit, type Credit } from "./credit.ts";
+import { type Credit, createCredit } from "./credit.ts";
 import { encodeResult } from "./result.ts";
 
 const { CommandProgressEvent, SealedResult } = aegis.cluster.v1;
@@ -83,7 +83,11 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
       if (oldest.since >= tooOld && results.length <= outboxLimits.results && bytes <= outboxLimits.bytes) return;
       results.shift();
       bytes -= oldest.body.length;
-      log.error("result_dropped", { command_id: oldest.commandId, reason: "not acknowledged in time", limits: outboxLimits });
+      log.error("result_dropped", {
+        command_id: oldest.commandId,
+        reason: "not acknowledged in time",
+        limits: outboxLimits,
+      });
     }
   }
 

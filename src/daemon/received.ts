@@ -33,7 +33,10 @@ export const maxArgsBytes = 1024 * 1024;
 /** `initial_credit` above this is nobody's need. */
 const maxInitialCredit = 4 * 1024 * 1024;
 
-export function readInvoke(command: InvokeTool, frame: { body: Uint8Array; timeMs: number; receivedAt: number }): Reading | null {
+export function readInvoke(
+  command: InvokeTool,
+  frame: { body: Uint8Array; timeMs: number; receivedAt: number },
+): Reading | null {
   const commandId = command.commandId ?? "";
   if (!uuidBytes(commandId)) return null;
   const malformed = (reason: string): Reading => ({ kind: "malformed", commandId, reason });
@@ -41,13 +44,16 @@ export function readInvoke(command: InvokeTool, frame: { body: Uint8Array; timeM
   if (!envelope) return malformed("seal_envelope is missing");
   if (envelope.payload) return malformed("seal_envelope.payload must be absent on a strict session");
   if (command.args) return malformed("args must be absent on a strict session; args_json carries them");
-  if (envelope.securityContextName !== command.securityContextName) return malformed("the two security context names differ");
+  if (envelope.securityContextName !== command.securityContextName)
+    return malformed("the two security context names differ");
   const argsJson = command.argsJson ?? new Uint8Array();
-  if (argsJson.length > maxArgsBytes) return malformed(`args_json has ${argsJson.length} bytes, the limit is ${maxArgsBytes}`);
+  if (argsJson.length > maxArgsBytes)
+    return malformed(`args_json has ${argsJson.length} bytes, the limit is ${maxArgsBytes}`);
   const deadlineMs = milliseconds(command.deadline);
   if (deadlineMs === null) return malformed("deadline is not a whole number of milliseconds");
   const initialCredit = whole(command.initialCredit);
-  if (initialCredit === null || initialCredit > maxInitialCredit) return malformed(`initial_credit is above ${maxInitialCredit}`);
+  if (initialCredit === null || initialCredit > maxInitialCredit)
+    return malformed(`initial_credit is above ${maxInitialCredit}`);
   if (initialCredit > 0 && command.onNoCredit !== aegis.cluster.v1.OnNoCredit.ON_NO_CREDIT_WAIT) {
     return malformed("on_no_credit must be WAIT: this version knows no other");
   }

@@ -63,28 +63,46 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
   const stream = await link.open({ onCommand: inbox.push, onEnd: inbox.end }, inner.signal);
   let sender: FrameSender | null = null;
   try {
-    const hello = sayHello({ ...options, streamId, keyset: options.keyset(), capabilities: options.capabilities(), softwareVersion: version, wallMs: clock.now() });
+    const hello = sayHello({
+      ...options,
+      streamId,
+      keyset: options.keyset(),
+      capabilities: options.capabilities(),
+      softwareVersion: version,
+      wallMs: clock.now(),
+    });
     stream.send({ hello: helloEvent(options, streamId, hello) });
     const helloWrittenAt = clock.monotonic();
 
     const first = await inbox.first(clock.sleep(handshakeTimeoutMs, inner.signal));
     if (signal.aborted) return { kind: "shutdown" };
     if (first.kind === "end") return refusedEnd(first.end, hello, options);
-    if (first.kind === "timeout") throw new AegisError("unavailable", "controller_not_strict: no ACCEPT came within 10 s of Hello");
+    if (first.kind === "timeout")
+      throw new AegisError("unavailable", "controller_not_strict: no ACCEPT came within 10 s of Hello");
     const frame = sealedFrame(first.command);
     const accepted = frame ? hello.accept(frame) : ({ kind: "refused", reason: "accept_expected" } as const);
-    if (accepted.kind === "refused") throw new AegisError("unavailable", `seal_frame: the controller's ACCEPT is refused: ${accepted.reason}`);
-    const fresh = freshness({ serverTimeMs: accepted.serverTimeMs, helloWrittenAt, acceptReceivedAt: clock.monotonic(), bootAt: clock.sinceBoot() });
+    if (accepted.kind === "refused")
+      throw new AegisError("unavailable", `seal_frame: the controller's ACCEPT is refused: ${accepted.reason}`);
+    const fresh = freshness({
+      serverTimeMs: accepted.serverTimeMs,
+      helloWrittenAt,
+      acceptReceivedAt: clock.monotonic(),
+      bootAt: clock.sinceBoot(),
+    });
     if (accepted.keyset.version > options.keyset().version) await options.saveKeyset(accepted.keyset);
 
     const writer = frameWriter(stream, accepted.channel, () => fresh.estimateMs(clock.monotonic()));
     sender = writer;
-    writer.send("confirm", wire.SealConfirm.encode({ keysetVersion: toLong(accepted.keyset.version), lateResults: outbox.waiting }).finish());
+    writer.send(
+      "confirm",
+      wire.SealConfirm.encode({ keysetVersion: toLong(accepted.keyset.version), lateResults: outbox.waiting }).finish(),
+    );
     outbox.attach(writer);
     options.onState({ kind: "connected", sinceMs: clock.now() });
     log.info("connected", { stream_id: streamId, keyset_version: accepted.keyset.version });
 
-    const intervalMs = accepted.limits.heartbeatSecs > 0 ? accepted.limits.heartbeatSecs * 1000 : options.heartbeatIntervalMs;
+    const intervalMs =
+      accepted.limits.heartbeatSecs > 0 ? accepted.limits.heartbeatSecs * 1000 : options.heartbeatIntervalMs;
     const ended = new Promise<SessionEnd>((resolve) => {
       const finish = (end: SessionEnd) => {
         inbox.close();
@@ -92,7 +110,10 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
       };
       inner.signal.addEventListener("abort", () => finish({ kind: "shutdown" }), { once: true });
       inbox.drain((next) => {
-        const end = next.kind === "end" ? transportEnd(next.end) : onCommand(next.command, { ...options, channel: accepted.channel, fresh });
+        const end =
+          next.kind === "end"
+            ? transportEnd(next.end)
+            : onCommand(next.command, { ...options, channel: accepted.channel, fresh });
         if (end) finish(end);
       });
       void keepTime(fresh, clock, inner.signal, finish);
@@ -116,7 +137,10 @@ interface Live extends SessionOptions {
   fresh: Freshness;
 }
 
-const broken = (reason: string): SessionEnd => ({ kind: "lost", cause: new AegisError("unavailable", `seal_frame: ${reason}`) });
+const broken = (reason: string): SessionEnd => ({
+  kind: "lost",
+  cause: new AegisError("unavailable", `seal_frame: ${reason}`),
+});
 
 /** One frame, opened and acted on; a value ends the session. */
 function onCommand(command: EdgeCommand, live: Live): SessionEnd | null {
@@ -163,7 +187,11 @@ function act(kind: CommandFrameKind, body: Uint8Array, timeMs: number, live: Liv
   function onSealedCommand(bytes: Uint8Array, frameTimeMs: number, { log }: Live): SessionEnd | null {
     const command = wire.EdgeCommand.decode(bytes);
     if (command.invokeTool) {
-      const reading = readInvoke(command.invokeTool, { body: bytes, timeMs: frameTimeMs, receivedAt: clock.monotonic() });
+      const reading = readInvoke(command.invokeTool, {
+        body: bytes,
+        timeMs: frameTimeMs,
+        receivedAt: clock.monotonic(),
+      });
       if (!reading) return broken("a call without a usable command_id");
       if (reading.kind === "malformed") invocations.reject(reading.commandId, bytes, reading.reason);
       else invocations.submit(reading.call);
@@ -189,12 +217,20 @@ const cancelWords: Readonly<Record<number, string>> = {
 /** What an authenticated controller said on ending the session. */
 function goodbye(reason: number, retryAfterMs: number, detail: string): SessionEnd {
   const name = (wire.GoodbyeReason[reason] ?? "unknown").replace("GOODBYE_REASON_", "").toLowerCase();
-  const wait = reason === wire.GoodbyeReason.GOODBYE_REASON_REVOKED ? revokedRetryMs : Math.min(retryAfterMs, maxRetryAfterMs);
-  return { kind: "lost", cause: new AegisError("unavailable", `${name}: ${detail || "the controller ended the session"}`), retryAfterMs: wait };
+  const wait =
+    reason === wire.GoodbyeReason.GOODBYE_REASON_REVOKED ? revokedRetryMs : Math.min(retryAfterMs, maxRetryAfterMs);
+  return {
+    kind: "lost",
+    cause: new AegisError("unavailable", `${name}: ${detail || "the controller ended the session"}`),
+    retryAfterMs: wait,
+  };
 }
 
 function transportEnd({ status, message }: StreamEnd): SessionEnd {
-  return { kind: "lost", cause: new AegisError("unavailable", status === 0 ? "the controller closed the stream" : message) };
+  return {
+    kind: "lost",
+    cause: new AegisError("unavailable", status === 0 ? "the controller closed the stream" : message),
+  };
 }
 
 /** A Hello that was answered with an end. Only a refusal signed for this very Hello is believed to be the controller's. */
@@ -211,8 +247,18 @@ function refusedEnd(end: StreamEnd, hello: PendingHello, { nodeId, keyset }: Ses
   }
 }
 
-function helloEvent({ nodeId, nodeKey, nodeToken, clock }: SessionOptions, streamId: string, hello: PendingHello): aegis.cluster.v1.HelloEvent.$Properties {
-  const payload = canonicalPayload({ kind: "hello", timestampMs: clock.now(), nodeId, streamId, inner: new Uint8Array() });
+function helloEvent(
+  { nodeId, nodeKey, nodeToken, clock }: SessionOptions,
+  streamId: string,
+  hello: PendingHello,
+): aegis.cluster.v1.HelloEvent.$Properties {
+  const payload = canonicalPayload({
+    kind: "hello",
+    timestampMs: clock.now(),
+    nodeId,
+    streamId,
+    inner: new Uint8Array(),
+  });
   return {
     envelope: { nodeSecurityToken: nodeToken, ...signCompat(nodeKey, payload) },
     streamId,
@@ -243,26 +289,50 @@ function sealedFrame(command: EdgeCommand): Frame | null {
   const seq = whole(sealed.seq);
   const timeMs = whole(sealed.timeMs);
   if (seq === null || timeMs === null) return null;
-  return { kind: sealed.kind ?? 0, seq, timeMs, body: sealed.body ?? new Uint8Array(), auth: sealed.auth ?? new Uint8Array() };
+  return {
+    kind: sealed.kind ?? 0,
+    seq,
+    timeMs,
+    body: sealed.body ?? new Uint8Array(),
+    auth: sealed.auth ?? new Uint8Array(),
+  };
 }
 
 /** Ticks every 5 s and ends the session when a tick shows that time was lost. */
-async function keepTime(fresh: Freshness, clock: Clock, signal: AbortSignal, finish: (end: SessionEnd) => void): Promise<void> {
+async function keepTime(
+  fresh: Freshness,
+  clock: Clock,
+  signal: AbortSignal,
+  finish: (end: SessionEnd) => void,
+): Promise<void> {
   for (;;) {
     await clock.sleep(tickMs, signal);
     if (signal.aborted) return;
-    if (fresh.stoodStill(clock.monotonic(), clock.sinceBoot())) return finish(broken("this machine or process stood still"));
+    if (fresh.stoodStill(clock.monotonic(), clock.sinceBoot()))
+      return finish(broken("this machine or process stood still"));
     fresh.tick(clock.monotonic());
   }
 }
 
-async function keepBeating(writer: FrameWriter, intervalMs: number, options: SessionOptions, signal: AbortSignal): Promise<void> {
+async function keepBeating(
+  writer: FrameWriter,
+  intervalMs: number,
+  options: SessionOptions,
+  signal: AbortSignal,
+): Promise<void> {
   const { clock, invocations, keyset, onState } = options;
   for (;;) {
     await clock.sleep(intervalMs, signal);
     if (signal.aborted) return;
     const { active, queued } = invocations;
-    writer.send("heartbeat", wire.HeartbeatEvent.encode({ activeInvocations: active, queued, keysetVersion: toLong(keyset().version) }).finish());
+    writer.send(
+      "heartbeat",
+      wire.HeartbeatEvent.encode({
+        activeInvocations: active,
+        queued,
+        keysetVersion: toLong(keyset().version),
+      }).finish(),
+    );
     onState({ kind: "heartbeat" });
   }
 }

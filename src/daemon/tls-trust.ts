@@ -36,22 +36,29 @@ export function presented(socket: TLSSocket): Presented {
   }
   const error: unknown = socket.authorizationError;
   const code = error instanceof Error ? ((error as NodeJS.ErrnoException).code ?? error.message) : error;
-  return { chain, authorized: socket.authorized, authorizationError: socket.authorized ? null : String(code ?? "unknown") };
+  return {
+    chain,
+    authorized: socket.authorized,
+    authorizationError: socket.authorized ? null : String(code ?? "unknown"),
+  };
 }
 
 /** Null when the peer may be believed, else the reason in words. */
 export function distrust(peer: Presented, trust: TlsTrust): string | null {
   const [leaf] = peer.chain;
   if (!leaf) return "the server presented no certificate";
-  const matched = trust.pins.length === 0 ? null : peer.chain.find((certificate) => trust.pins.includes(spkiPin(certificate)));
+  const matched =
+    trust.pins.length === 0 ? null : peer.chain.find((certificate) => trust.pins.includes(spkiPin(certificate)));
   if (matched === undefined) {
     return `no certificate of the server matches the pinned key: got ${peer.chain.map(spkiPin).join(", ")}, pinned ${trust.pins.join(", ")}`;
   }
   const leafPinned = matched === leaf;
   const selfSigned = leafPinned && leaf.checkIssued(leaf) && leaf.verify(leaf.publicKey);
   const tolerable = matched !== null && peer.authorizationError !== null && dateErrors.has(peer.authorizationError);
-  if (!peer.authorized && !tolerable && !selfSigned) return `the server's certificate is not trusted: ${peer.authorizationError}`;
-  if (!peer.authorized && tolerable && !selfSigned && !signedUpTo(peer.chain, trust.caPem)) return "the server's certificate chain does not verify";
+  if (!peer.authorized && !tolerable && !selfSigned)
+    return `the server's certificate is not trusted: ${peer.authorizationError}`;
+  if (!peer.authorized && tolerable && !selfSigned && !signedUpTo(peer.chain, trust.caPem))
+    return "the server's certificate chain does not verify";
   if (leafPinned) return null;
   const wrongName = checkServerIdentity(trust.serverName, leaf.toLegacyObject());
   return wrongName ? wrongName.message : null;

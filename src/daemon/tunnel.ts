@@ -28,13 +28,16 @@ export function startTls(socket: Socket | { host: string; port: number }, option
       rejectUnauthorized: false,
       ca: options.caPem ? [options.caPem] : systemAuthorities(),
       ...(isIP(name) ? {} : { servername: name }),
-      ...(options.clientCertificate ? { cert: options.clientCertificate.certPem, key: options.clientCertificate.keyPem } : {}),
+      ...(options.clientCertificate
+        ? { cert: options.clientCertificate.certPem, key: options.clientCertificate.keyPem }
+        : {}),
     });
     const fail = (error: Error) => {
       tls.destroy();
       reject(error);
     };
-    const closed = () => fail(new AegisError("unavailable", `the connection to ${name} closed during the TLS handshake`));
+    const closed = () =>
+      fail(new AegisError("unavailable", `the connection to ${name} closed during the TLS handshake`));
     tls.once("error", fail);
     tls.once("close", closed);
     tls.once("secureConnect", () => {
@@ -42,7 +45,13 @@ export function startTls(socket: Socket | { host: string; port: number }, option
       tls.off("close", closed);
       const reason = distrust(presented(tls), options);
       if (reason) return fail(new AegisError("unavailable", `TLS to ${name}: ${reason}`));
-      if (tls.alpnProtocol !== "h2") return fail(new AegisError("unavailable", `TLS to ${name}: the server does not speak HTTP/2 (ALPN ${tls.alpnProtocol || "none"})`));
+      if (tls.alpnProtocol !== "h2")
+        return fail(
+          new AegisError(
+            "unavailable",
+            `TLS to ${name}: the server does not speak HTTP/2 (ALPN ${tls.alpnProtocol || "none"})`,
+          ),
+        );
       resolve(tls);
     });
   });

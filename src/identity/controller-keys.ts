@@ -17,7 +17,10 @@ const reenroll = "enroll again with a token issued for this node: aegis edge enr
 export async function loadControllerKeys(path: string, sealRoot: string): Promise<TrustedKeyset> {
   const text = await readFile(path, "utf8").catch((cause: NodeJS.ErrnoException) => {
     const what = cause.code === "ENOENT" ? "is missing" : `cannot be read: ${cause.message}`;
-    throw new AegisError("config_invalid", `${path} ${what}; this host is set to seal: strict`, { cause, hint: reenroll });
+    throw new AegisError("config_invalid", `${path} ${what}; this host is set to seal: strict`, {
+      cause,
+      hint: reenroll,
+    });
   });
   const broken = (what: string) => new AegisError("config_invalid", `${path} ${what}`, { hint: reenroll });
   const parsed = schema.safeParse(parseJson(text));
@@ -27,7 +30,8 @@ export async function loadControllerKeys(path: string, sealRoot: string): Promis
   if (rootKey.kid !== sealRoot) throw broken(`is for root ${rootKey.kid}, but seal_root in the config is ${sealRoot}`);
   const outcome = trustStored(rootKey, Buffer.from(parsed.data.keyset, "base64url"));
   if (outcome.kind === "refused") throw broken(`does not verify: ${outcome.reason satisfies KeysetFailure}`);
-  if (outcome.keyset.controllerId !== parsed.data.controller_id) throw broken("names another controller than its keyset");
+  if (outcome.keyset.controllerId !== parsed.data.controller_id)
+    throw broken("names another controller than its keyset");
   return outcome.keyset;
 }
 
@@ -41,7 +45,8 @@ export function renderControllerKeys(keyset: TrustedKeyset): string {
 }
 
 /** On disk before it is used: a crash in between leaves the older one, which the next handshake brings forward again. */
-export const saveControllerKeys = (path: string, keyset: TrustedKeyset): Promise<void> => writeFileAtomic(path, renderControllerKeys(keyset));
+export const saveControllerKeys = (path: string, keyset: TrustedKeyset): Promise<void> =>
+  writeFileAtomic(path, renderControllerKeys(keyset));
 
 function parseJson(text: string): unknown {
   try {

@@ -3,11 +3,16 @@ import { readFile } from "node:fs/promises";
 import { importSigningKey, type SigningKey } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
 
-const reenroll = "enroll this host again: ask for a token with aegis edge token issue --for NODE, then aegis edge enroll TOKEN";
+const reenroll =
+  "enroll this host again: ask for a token with aegis edge token issue --for NODE, then aegis edge enroll TOKEN";
 
 async function read(path: string): Promise<Buffer> {
   return await readFile(path).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "ENOENT") throw new AegisError("not_enrolled", `this host is not enrolled: ${path} does not exist`, { cause, hint: "aegis edge enroll TOKEN" });
+    if (cause.code === "ENOENT")
+      throw new AegisError("not_enrolled", `this host is not enrolled: ${path} does not exist`, {
+        cause,
+        hint: "aegis edge enroll TOKEN",
+      });
     throw new AegisError("config_invalid", `cannot read ${path}: ${cause.message}`, { cause });
   });
 }
@@ -16,7 +21,9 @@ async function read(path: string): Promise<Buffer> {
 export async function loadNodeKey(path: string): Promise<SigningKey> {
   const seed = await read(path);
   if (seed.length === 32) return importSigningKey(seed);
-  throw new AegisError("config_invalid", `${path} is damaged: it has ${seed.length} bytes, a node key has 32`, { hint: reenroll });
+  throw new AegisError("config_invalid", `${path} is damaged: it has ${seed.length} bytes, a node key has 32`, {
+    hint: reenroll,
+  });
 }
 
 /** The token's text, without what an editor may have put around it. Whether it is valid is the controller's to say. */

@@ -39,7 +39,10 @@ export const clusterService = {
 
 export const healthService = {
   check: method("/grpc.health.v1.Health/Check", health.HealthCheckRequest, health.HealthCheckResponse),
-  watch: method("/grpc.health.v1.Health/Watch", health.HealthCheckRequest, health.HealthCheckResponse, { client: false, server: true }),
+  watch: method("/grpc.health.v1.Health/Watch", health.HealthCheckRequest, health.HealthCheckResponse, {
+    client: false,
+    server: true,
+  }),
 };
 
 /** Longest gRPC message either end takes, in bytes. */
