@@ -37,7 +37,7 @@ try {
     }
   });
   if (!process.argv.includes("--check"))
-    outputs.forEach((path, index) => writeFileSync(join(root, path), fresh[index] ?? ""));
+    for (const [index, path] of outputs.entries()) writeFileSync(join(root, path), fresh[index] ?? "");
   else if (stale.length > 0) {
     console.error(`stale: ${stale.join(", ")}. Run: npm run generate`);
     process.exitCode = 1;

@@ -6,6 +6,7 @@
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { build, root, runMain, SetupError, setup } from "../install/setup.mjs";
+import { installDebianPackages } from "./debian.mjs";
 import { counted, printTotal, runTests } from "./run.mjs";
 
 /** Runs one tool; what it says is printed only when it fails. @param {string} name @param {string[]} command @param {string} remedy */
@@ -45,6 +46,7 @@ async function main(argv) {
   add(await counted(() => check("generated code is current", generated, "Try: npm run generate")));
   if (argv.includes("--fast")) return printTotal(total);
 
+  installDebianPackages();
   add(await counted(() => build(bun)));
   const ci = argv.includes("--ci") || Boolean(process.env.CI);
   add(await runTests(bun, [], { ci, serial: false }));

@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { build, root, runMain, SetupError, setup } from "../install/setup.mjs";
+import { installDebianPackages } from "./debian.mjs";
 
 /** @typedef {{ where: string, name: string, message: string }} Failure */
 /** @typedef {{ where: string, name: string, reason: string | null }} Skip */
@@ -156,6 +157,7 @@ async function main(argv) {
   const total = { passed: 0, failed: 0 };
   const { failed } = await counted(async () => {
     const bun = setup();
+    installDebianPackages();
     total.failed += (await counted(() => build(bun))).failed;
     const tests = await runTests(bun, patterns, options);
     total.passed += tests.passed;
