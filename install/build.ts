@@ -24,14 +24,16 @@ export interface Compilation {
   /** Text constants by name. */
   define: Readonly<Record<string, string>>;
   hardening: readonly string[];
+  /** Path of the Bun that goes in; the one that runs this unless a release says otherwise, so nothing is fetched. */
+  runtime?: string;
 }
 
-/** One run of the bundler. The runtime that goes in is the one that runs this, so nothing is fetched. */
+/** One run of the bundler. */
 export function compile(what: Compilation): void {
   const flags = ["--compile", "--minify", "--sourcemap=none", "--splitting", "--bytecode", "--format=esm"];
   const define = Object.entries(what.define).flatMap(([name, text]) => ["--define", `${name}=${JSON.stringify(text)}`]);
   const command = [process.execPath, "build", ...flags, ...what.hardening, `--target=${what.bunTarget}`];
-  command.push(`--compile-executable-path=${process.execPath}`, ...define, what.entry, "--outfile", what.outfile);
+  command.push(`--compile-executable-path=${what.runtime ?? process.execPath}`, ...define, what.entry, "--outfile", what.outfile);
   const run = Bun.spawnSync(command, { cwd: root, stdout: "pipe", stderr: "pipe" });
   if (run.exitCode !== 0) throw new Error(`bun build failed:\n${run.stderr}${run.stdout}`);
 }
