@@ -1,0 +1,97 @@
+/** Puts a new executable in the place of the old one in one step, and back again. */
+import { chmod, copyFile, open, readFile, realpath, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { AegisError } from "../errors.ts";
+import { syncDirectory } from "../platform/private-file.ts";
+
+/** The one before, kept beside for `--rollback`. */
+export const previousPath = (executable: string): string => `${executable}.previous`;
+
+const maxEntryBytes = 512 * 1024 * 1024;
+
+/** The `aegis` or `aegis.exe` inside a release archive, which is a verified file. */
+export async function executableIn(archive: string): Promise<Uint8Array> {
+  const bytes = await readFile(archive);
+  const wanted = /\/aegis(?:\.exe)?$/;
+  let found: Uint8Array | undefined;
+  if (archive.endsWith(".zip")) {
+    const { unzipSync } = await import("fflate");
+    found = Object.values(
+      unzipSync(bytes, { filter: ({ name, originalSize }) => wanted.test(name) && originalSize <= maxEntryBytes }),
+    )[0];
+  } else {
+    const files = await new Bun.Archive(bytes).files();
+    const file = [...files].find(([name]) => wanted.test(`/${name}`))?.[1];
+    found = file && (await file.bytes());
+  }
+  if (found && found.length > 0) return found;
+  throw new AegisError("unprocessable", `${basename(archive)} holds no aegis executable`);
+}
+
+/**
+ * Replaces `executable` (a symbolic link is followed, so the link stays) and keeps the old one as `.previous`. A program
+ * that runs keeps the file it runs from. Whatever fails leaves the old one in place.
+ */
+export async function placeExecutable(executable: string, content: Uint8Array): Promise<void> {
+  const path = await realpath(executable);
+  const fresh = `${path}.new`;
+  try {
+    const file = await open(fresh, "w", 0o755);
+    try {
+      await file.writeFile(content);
+      await file.chmod(0o755);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await keepPrevious(path);
+    await replace(fresh, path);
+  } catch (cause) {
+    await rm(fresh, { force: true });
+    const { code, message } = cause as NodeJS.ErrnoException;
+    const hint =
+      code === "EACCES" || code === "EPERM" || code === "EROFS"
+        ? `run it as the user who owns ${dirname(path)}`
+        : "nothing was changed";
+    throw new AegisError(code === "ENOSPC" ? "unavailable" : "forbidden", `cannot replace ${path}: ${message}`, {
+      cause,
+      hint,
+    });
+  }
+}
+
+async function keepPrevious(path: string): Promise<void> {
+  const copy = `${previousPath(path)}.new`;
+  await copyFile(path, copy);
+  await chmod(copy, (await stat(path)).mode & 0o777);
+  await rename(copy, previousPath(path));
+}
+
+/** Windows lets a running executable be renamed, but not be overwritten. */
+async function replace(fresh: string, path: string): Promise<void> {
+  if (process.platform === "win32") {
+    const running = `${path}.running-${Date.now()}`;
+    await rename(path, running);
+    await rename(fresh, path).catch(async (cause: unknown) => {
+      await rename(running, path);
+      throw cause;
+    });
+    await rm(running, { force: true }).catch(() => {});
+  } else await rename(fresh, path);
+  await syncDirectory(dirname(path));
+}
+
+/** Puts the one before back. False when there is none. */
+export async function rollBack(executable: string): Promise<boolean> {
+  const path = await realpath(executable);
+  const previous = previousPath(path);
+  if (!(await stat(previous).catch(() => null))) return false;
+  await replace(previous, path);
+  return true;
+}
+
+/** How this executable came here, when a package manager owns it. */
+export async function packageManagerOf(executable: string): Promise<"homebrew" | null> {
+  const path = await realpath(executable).catch(() => executable);
+  return /\/(?:Cellar|\.linuxbrew|linuxbrew)\//.test(join(path, "/")) ? "homebrew" : null;
+}
