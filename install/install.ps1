@@ -35,7 +35,7 @@ function Test-AegisSignature([byte[]] $Message, [byte[]] $Der) {
     $base64 = ($AegisReleaseKey -split "`n" | Where-Object { $_ -notmatch '-----' }) -join ''
     $spki = [Convert]::FromBase64String($base64.Trim())
     # ECS1, 32, then X and Y: the end of a P-256 SubjectPublicKeyInfo.
-    $blob = [byte[]] (0x45, 0x43, 0x53, 0x31, 32, 0, 0, 0) + [byte[]] $spki[27..90]
+    [byte[]] $blob = [byte[]] (0x45, 0x43, 0x53, 0x31, 32, 0, 0, 0) + [byte[]] $spki[27..90]
     $key = [Security.Cryptography.CngKey]::Import($blob, [Security.Cryptography.CngKeyBlobFormat]::EccPublicBlob)
     $verifier = New-Object Security.Cryptography.ECDsaCng $key
     $signature = ConvertFrom-DerSignature $Der
