@@ -4,6 +4,7 @@
  */
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { releaseKey } from "./release-key.ts";
 
 const root = join(import.meta.dir, "..");
 const dist = join(root, "dist");
@@ -33,13 +34,19 @@ export function compile(what: Compilation): void {
   const flags = ["--compile", "--minify", "--sourcemap=none", "--splitting", "--bytecode", "--format=esm"];
   const define = Object.entries(what.define).flatMap(([name, text]) => ["--define", `${name}=${JSON.stringify(text)}`]);
   const command = [process.execPath, "build", ...flags, ...what.hardening, `--target=${what.bunTarget}`];
-  command.push(`--compile-executable-path=${what.runtime ?? process.execPath}`, ...define, what.entry, "--outfile", what.outfile);
+  command.push(
+    `--compile-executable-path=${what.runtime ?? process.execPath}`,
+    ...define,
+    what.entry,
+    "--outfile",
+    what.outfile,
+  );
   const run = Bun.spawnSync(command, { cwd: root, stdout: "pipe", stderr: "pipe" });
   if (run.exitCode !== 0) throw new Error(`bun build failed:\n${run.stderr}${run.stdout}`);
 }
 
 /** Short commit id, with `+` when sources differ from it; "unknown" outside a git checkout. */
-function commitId(): string {
+export function commitId(): string {
   const git = (...args: string[]): string | null => {
     try {
       const run = Bun.spawnSync(["git", ...args], { cwd: root, stderr: "ignore" });
@@ -51,6 +58,17 @@ function commitId(): string {
   const id = git("rev-parse", "--short=12", "HEAD");
   if (id === null) return "unknown";
   return git("status", "--porcelain", "--", "src", "proto", "package-lock.json") === "" ? id : `${id}+`;
+}
+
+/** What src/version.ts reads. `publicPem` verifies the releases that this build takes updates from. */
+export function stampedConstants(target: string, publicPem: string): Record<string, string> {
+  const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { version: string };
+  return {
+    AEGIS_VERSION: manifest.version,
+    AEGIS_COMMIT: commitId(),
+    AEGIS_TARGET: target,
+    AEGIS_RELEASE_KEY: publicPem,
+  };
 }
 
 /** Digest of everything that can change the executable. */
@@ -84,8 +102,7 @@ function buildHost(force: boolean): boolean {
   const bunTarget = targets[target];
   if (bunTarget === undefined)
     throw new Error(`no target for ${target} yet; there is: ${Object.keys(targets).join(", ")}`);
-  const version = (JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { version: string }).version;
-  const define = { AEGIS_VERSION: version, AEGIS_COMMIT: commitId(), AEGIS_TARGET: target };
+  const define = stampedConstants(target, releaseKey(process.env).publicPem);
   const digest = fingerprint(define);
   const executable = join(dist, process.platform === "win32" ? "aegis.exe" : "aegis");
   const stampFile = join(dist, ".build-stamp");
