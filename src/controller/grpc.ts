@@ -19,6 +19,7 @@ import { toLong, whole } from "../wire/whole.ts";
 import type { Doorman, Guest } from "./doorman.ts";
 import type { Enrollment } from "./enrollment.ts";
 import { addHealth } from "./grpc-health.ts";
+import { addReflection } from "./grpc-reflection.ts";
 import type { TlsIdentity } from "./tls.ts";
 
 type EdgeEvent = ReturnType<typeof aegis.cluster.v1.EdgeEvent.decode>;
@@ -37,6 +38,8 @@ export interface GrpcOptions {
 
 export interface GrpcServer {
   port: number;
+  /** Answers health checks with NOT_SERVING from now on; what is connected stays. */
+  stopServing(): void;
   /** Stops listening and ends what is left open. */
   close(): void;
 }
@@ -66,7 +69,8 @@ export async function startGrpc({ host, port, tls, doorman, enrollment, log }: G
     }),
     connectEdge: (call: EdgeCall) => connectEdge(call, doorman),
   });
-  addHealth(server);
+  const health = addHealth(server);
+  addReflection(server);
   const credentials = ServerCredentials.createSsl(null, [
     { private_key: Buffer.from(tls.keyPem), cert_chain: Buffer.from(tls.certPem) },
   ]);
@@ -81,7 +85,7 @@ export async function startGrpc({ host, port, tls, doorman, enrollment, log }: G
       );
     });
   });
-  return { port: bound, close: () => server.forceShutdown() };
+  return { port: bound, stopServing: health.stopServing, close: () => server.forceShutdown() };
 }
 
 /** Feeds one stream to the doorman: Hello first, and until it is answered nothing else. */

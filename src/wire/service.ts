@@ -45,6 +45,18 @@ export const healthService = {
   }),
 };
 
+const reflection = (version: string) => ({
+  serverReflectionInfo: method(
+    `/grpc.reflection.${version}.ServerReflection/ServerReflectionInfo`,
+    grpc.reflection.v1.ServerReflectionRequest,
+    grpc.reflection.v1.ServerReflectionResponse,
+    { client: true, server: true },
+  ),
+});
+
+/** Both names of one protocol: older clients know only the alpha. */
+export const reflectionServices = [reflection("v1"), reflection("v1alpha")];
+
 /** Longest gRPC message either end takes, in bytes. */
 export const maxMessageBytes = 4 * 1024 * 1024;
 

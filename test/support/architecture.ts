@@ -27,7 +27,7 @@ export const rooms: Readonly<Record<string, readonly string[]>> = {
 const owners: Readonly<Record<string, readonly string[]>> = {
   "@grpc/grpc-js": [
     ...["src/daemon/grpc-link.ts", "src/daemon/tunnel.ts"],
-    ...["src/controller/grpc.ts", "src/controller/grpc-health.ts"],
+    ...["src/controller/grpc.ts", "src/controller/grpc-health.ts", "src/controller/grpc-reflection.ts"],
   ],
   "node:child_process": ["src/platform/process.ts"],
   "bun:sqlite": ["src/store/"],
