@@ -38,8 +38,16 @@ export const selectorSchema = z.strictObject({
   tags: z.array(tagRuleSchema).optional(),
 });
 
+export const isEmptySelector = ({ os, arch, tools = [], labels = [], tags = [] }: Selector): boolean =>
+  !os && !arch && tools.length + labels.length + tags.length === 0;
+
 /** A node's id, its name, or the first six or more characters of its id. */
-const nodeName = z.string().min(1).max(255);
+const nodeName = z.string().regex(/^[^\s,@][^\s,]{0,254}$/u, {
+  error: "a node is an id, the start of one, or a host name, without white space or comma",
+});
+export const groupNameSchema = z.string().regex(new RegExp(`^[^\\s,@]{1,${apiLimits.nameChars}}$`, "u"), {
+  error: `a group's name has 1-${apiLimits.nameChars} characters, without white space or comma`,
+});
 
 export const targetSchema = z.union(
   [
@@ -47,8 +55,12 @@ export const targetSchema = z.union(
     z.strictObject({ All: z.null() }),
     z.strictObject({ Node: nodeName }),
     z.strictObject({ Nodes: z.array(nodeName).min(1).max(apiLimits.nodes) }),
-    z.strictObject({ Group: z.string().min(1).max(apiLimits.nameChars) }),
-    z.strictObject({ Selector: selectorSchema }),
+    z.strictObject({ Group: groupNameSchema }),
+    z.strictObject({
+      Selector: selectorSchema.refine((selector) => !isEmptySelector(selector), {
+        error: 'an empty selector means no host in particular; say "All" for all of them',
+      }),
+    }),
   ],
   {
     error: (issue) =>

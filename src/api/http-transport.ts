@@ -1,0 +1,129 @@
+/** Carries one request to the controller's REST API and turns whatever goes wrong into an error that says what to do. */
+import type { z } from "zod";
+import { AegisError, type ErrorCode, errorTable, isErrorCode } from "../errors.ts";
+import type { Secret } from "../platform/log.ts";
+import { readValue } from "./read.ts";
+import { errorBodySchema } from "./types.ts";
+
+export interface TransportOptions {
+  /** Where the API is, such as `https://controller.example:8088`. */
+  url: string;
+  token: Secret;
+  /** What alone is trusted; null = what the system trusts. */
+  caPem: string | null;
+  /** Ends every request. */
+  signal?: AbortSignal;
+}
+
+export interface ApiRequest {
+  method?: "GET" | "POST" | "PATCH" | "DELETE";
+  /** Below the base, with a leading slash. */
+  path: string;
+  query?: Readonly<Record<string, string | number | boolean | readonly string[] | undefined>>;
+  body?: unknown;
+  headers?: Readonly<Record<string, string>>;
+  signal?: AbortSignal;
+}
+
+export interface Transport {
+  send(request: ApiRequest): Promise<Response>;
+  /** The body, checked. */
+  read<T>(schema: z.ZodType<T>, request: ApiRequest): Promise<T>;
+}
+
+export function httpTransport({ url, token, caPem, signal }: TransportOptions): Transport {
+  const base = baseUrl(url);
+
+  async function send(request: ApiRequest): Promise<Response> {
+    const target = new URL(`${base.pathname.replace(/\/$/, "")}${request.path}`, base);
+    for (const [name, value] of Object.entries(request.query ?? {}))
+      for (const one of Array.isArray(value) ? value : [value])
+        if (one !== undefined) target.searchParams.append(name, String(one));
+    const signals = [signal, request.signal].filter((one) => one !== undefined);
+    const stop = signals.length > 0 ? AbortSignal.any(signals) : null;
+    const response = await fetch(target, {
+      method: request.method ?? "GET",
+      headers: {
+        authorization: `Bearer ${token.reveal()}`,
+        accept: "application/json, text/event-stream",
+        ...(request.body === undefined ? {} : { "content-type": "application/json" }),
+        ...request.headers,
+      },
+      ...(request.body === undefined ? {} : { body: JSON.stringify(request.body) }),
+      // The token goes to the controller and nowhere else.
+      redirect: "error",
+      ...(stop ? { signal: stop } : {}),
+      ...(caPem === null ? {} : { tls: { ca: caPem } }),
+    }).catch((cause: unknown) => {
+      throw stop?.aborted ? new AegisError("cancelled", "cancelled", { cause }) : unreachable(base, cause);
+    });
+    if (response.ok) return response;
+    throw await refusal(response);
+  }
+
+  return {
+    send,
+    async read(schema, request) {
+      const response = await send(request);
+      const body: unknown = await response.json().catch(() => undefined);
+      const reading = readValue(schema, body);
+      if (reading.kind === "value") return reading.value;
+      const [problem] = reading.problems;
+      throw new AegisError(
+        "internal",
+        `${base.origin} answered ${request.path} in a way this aegis does not understand: ${problem?.path} ${problem?.message}`,
+        { hint: "compare the two versions: aegis --version, here and on the controller" },
+      );
+    },
+  };
+}
+
+const loopback = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])$/;
+
+function baseUrl(text: string): URL {
+  const url = URL.parse(text);
+  if (!url || (url.protocol !== "https:" && url.protocol !== "http:"))
+    throw new AegisError("usage", `the controller's address ${JSON.stringify(text)} is no http or https URL`, {
+      hint: "for example https://controller.example:8088",
+    });
+  if (url.protocol === "http:" && !loopback.test(url.hostname))
+    throw new AegisError("usage", `the token would travel unencrypted to ${url.host}: http is for this machine only`, {
+      hint: `use https://${url.host}`,
+    });
+  return url;
+}
+
+const tlsCodes = /CERT|TLS|SSL|SIGNATURE|ISSUER/;
+
+function unreachable(base: URL, cause: unknown): AegisError {
+  const { code = "", message = String(cause) } = cause as { code?: string; message?: string };
+  const untrusted = tlsCodes.test(code);
+  return new AegisError(
+    "unavailable",
+    `cannot reach the controller at ${base.origin}: ${[code, message].filter(Boolean).join(": ")}`,
+    {
+      cause,
+      hint: untrusted
+        ? "its certificate is not trusted here; sign in again with its fingerprint: aegis login URL --fingerprint SHA256:..."
+        : "is it running (aegis controller start), and is the address right? aegis doctor looks closer",
+    },
+  );
+}
+
+/** The server's own code, message and hint; where a proxy answered instead, what its status means. */
+async function refusal(response: Response): Promise<AegisError> {
+  const body = readValue(errorBodySchema, await response.json().catch(() => undefined));
+  const known = body.kind === "value" ? body.value.error : null;
+  const code: ErrorCode = known && isErrorCode(known.code) ? known.code : codeOf(response.status);
+  const retryAfter = response.headers.get("retry-after");
+  const hint = known?.hint ?? (retryAfter ? `try again in ${retryAfter} s` : undefined);
+  const message =
+    known?.message ?? `${new URL(response.url).origin} answered ${response.status} ${response.statusText}`;
+  return new AegisError(code, message, hint ? { hint } : {});
+}
+
+function codeOf(status: number): ErrorCode {
+  if (status === 502 || status === 504) return "unavailable";
+  const found = Object.entries(errorTable).find(([code, { http }]) => http === status && code !== "usage");
+  return (found?.[0] as ErrorCode | undefined) ?? "internal";
+}
