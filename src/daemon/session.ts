@@ -57,12 +57,15 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
   const streamId = options.newStreamId();
   const inner = new AbortController();
   const stopped = () => inner.abort();
-  signal.addEventListener("abort", stopped, { once: true });
+  if (signal.aborted) stopped();
+  else signal.addEventListener("abort", stopped, { once: true });
   const inbox = createInbox();
-  options.onState({ kind: "connecting" });
-  const stream = await link.open({ onCommand: inbox.push, onEnd: inbox.end }, inner.signal);
+  let stream: EdgeStream | null = null;
   let sender: FrameSender | null = null;
   try {
+    options.onState({ kind: "connecting" });
+    stream = await link.open({ onCommand: inbox.push, onEnd: inbox.end }, inner.signal);
+    if (signal.aborted) return { kind: "shutdown" };
     const hello = sayHello({
       ...options,
       streamId,
@@ -73,8 +76,11 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
     });
     stream.send({ hello: helloEvent(options, streamId, hello) });
     const helloWrittenAt = clock.monotonic();
+    const bootAt = clock.sinceBoot();
 
-    const first = await inbox.first(clock.sleep(handshakeTimeoutMs, inner.signal));
+    const patience = new AbortController();
+    const first = await inbox.first(clock.sleep(handshakeTimeoutMs, AbortSignal.any([patience.signal, inner.signal])));
+    patience.abort();
     if (signal.aborted) return { kind: "shutdown" };
     if (first.kind === "end") return refusedEnd(first.end, hello, options);
     if (first.kind === "timeout")
@@ -87,9 +93,10 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
       serverTimeMs: accepted.serverTimeMs,
       helloWrittenAt,
       acceptReceivedAt: clock.monotonic(),
-      bootAt: clock.sinceBoot(),
+      bootAt,
     });
     if (accepted.keyset.version > options.keyset().version) await options.saveKeyset(accepted.keyset);
+    if (signal.aborted) return { kind: "shutdown" };
 
     const writer = frameWriter(stream, accepted.channel, () => fresh.estimateMs(clock.monotonic()));
     sender = writer;
@@ -128,7 +135,7 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
     signal.removeEventListener("abort", stopped);
     inner.abort();
     inbox.close();
-    stream.close();
+    stream?.close();
   }
 }
 
@@ -339,30 +346,41 @@ async function keepBeating(
 
 type Incoming = { kind: "command"; command: EdgeCommand } | { kind: "end"; end: StreamEnd };
 
-/** Holds what arrives until the session can look at it; bounded, because before CONFIRM a controller sends one frame. */
+/** How much may arrive before the session looks: until CONFIRM an honest controller sends one frame. */
+const maxHeld = 64;
+const tooMuch: Incoming = {
+  kind: "end",
+  end: { status: 8, message: `more than ${maxHeld} messages came before the session was confirmed`, refusal: null },
+};
+
+/** Holds what arrives until the session can look at it. Too much, held, is an end like any other. */
 function createInbox() {
   const held: Incoming[] = [];
   let take: ((next: Incoming) => void) | null = null;
+  let full = false;
   let closed = false;
   const put = (next: Incoming) => {
-    if (closed) return;
-    if (take) take(next);
-    else if (held.length < maxHeld) held.push(next);
-    else closed = true;
+    if (closed || full) return;
+    if (take) return take(next);
+    full = held.length === maxHeld;
+    held.push(full ? tooMuch : next);
   };
   return {
     push: (command: EdgeCommand) => put({ kind: "command", command }),
     end: (end: StreamEnd) => put({ kind: "end", end }),
+    /** The first thing to come, unless `timeout` comes before it. */
     first(timeout: Promise<void>): Promise<Incoming | { kind: "timeout" }> {
       return new Promise((resolve) => {
-        take = (next) => {
+        const only = (next: Incoming) => {
           take = null;
           resolve(next);
         };
+        take = only;
         const [next] = held.splice(0, 1);
-        if (next) take(next);
+        if (next) only(next);
         void timeout.then(() => {
-          take = null;
+          // By then somebody else may be reading.
+          if (take === only) take = null;
           resolve({ kind: "timeout" });
         });
       });
@@ -376,5 +394,3 @@ function createInbox() {
     },
   };
 }
-
-const maxHeld = 64;

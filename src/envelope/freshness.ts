@@ -16,7 +16,7 @@ export interface FreshnessStart {
   /** Monotonic times at which Hello was written and ACCEPT arrived. */
   helloWrittenAt: number;
   acceptReceivedAt: number;
-  /** Boot clock when ACCEPT arrived. */
+  /** Boot clock when Hello was written. */
   bootAt: number;
 }
 
@@ -35,7 +35,8 @@ export function freshness(start: FreshnessStart): Freshness {
   // Counted from the moment Hello was written: an ACCEPT that was held back cannot turn the estimate back.
   let offset = start.serverTimeMs - start.helloWrittenAt;
   const allowanceMs = maxCommandAgeMs - (start.acceptReceivedAt - start.helloWrittenAt);
-  const bootOffset = start.bootAt - start.acceptReceivedAt;
+  // Sleep during the handshake counts too: the monotonic clock missed it.
+  const bootOffset = start.bootAt - start.helloWrittenAt;
   let lastTick = start.acceptReceivedAt;
   return {
     estimateMs: (monotonic) => monotonic + offset,
