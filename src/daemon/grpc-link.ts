@@ -26,22 +26,28 @@ export interface GrpcLinkOptions {
   tls: TunnelOptions | null;
 }
 
+const authorityOf = ({ host, port }: { host: string; port: number }) =>
+  host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+
 /** A ping after this much silence, and how long it may go unanswered: a dead path is noticed within 25 s. */
 const keepaliveTimeMs = 15_000;
 const keepaliveTimeoutMs = 10_000;
 
 export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
-  const authority = host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+  const authority = authorityOf({ host, port });
   const where = `${tls ? "https" : "http"}://${authority}`;
+  const proxy = tls?.proxy ?? null;
+  // grpc-js opens the socket; with a proxy that is the only place it may open one to.
+  const dialled = proxy ? authorityOf(proxy) : authority;
   const open = new Set<Client>();
   let tlsFailure: Error | null = null;
 
   function dial(): Client {
     tlsFailure = null;
     const channel = tls
-      ? new TunnelCredentials({ ...tls, onFailure: (error) => (tlsFailure = error) })
+      ? new TunnelCredentials({ host, port }, { ...tls, onFailure: (error) => (tlsFailure = error) })
       : credentials.createInsecure();
-    const client = new Client(`dns:${authority}`, channel, {
+    const client = new Client(`dns:${dialled}`, channel, {
       "grpc.enable_http_proxy": 0,
       "grpc.default_authority": authority,
       "grpc.keepalive_time_ms": keepaliveTimeMs,
@@ -58,6 +64,12 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
   function hangUp(client: Client): void {
     open.delete(client);
     client.close();
+  }
+
+  /** Why nothing could be reached, in words that name the proxy when it was the proxy. */
+  function unreachable(details: string): string {
+    if (tlsFailure) return tlsFailure.message;
+    return proxy ? `the proxy ${authorityOf(proxy)} (${proxy.from}) cannot be reached: ${details}` : details;
   }
 
   /**
@@ -87,7 +99,7 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
     try {
       return await new Promise<Response>((resolve, reject) => {
         const done = (error: ServiceError | null, response?: Response) => {
-          if (error || response === undefined) reject(failed(where, method.path, error, tlsFailure));
+          if (error || response === undefined) reject(failed(where, method.path, error, unreachable));
           else resolve(response);
         };
         const deadline = Date.now() + connectTimeoutMs;
@@ -110,8 +122,11 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
     async open(handlers, signal) {
       const client = dial();
       await decided(client, signal);
+      const reached = client.getChannel().getConnectivityState(false) === connectivityState.READY;
       const onEnd: StreamHandlers["onEnd"] = (end) =>
-        handlers.onEnd(end.status === status.UNAVAILABLE && tlsFailure ? { ...end, message: tlsFailure.message } : end);
+        handlers.onEnd(
+          reached || end.status !== status.UNAVAILABLE ? end : { ...end, message: unreachable(end.message) },
+        );
       return stream(client, { ...handlers, onEnd }, () => hangUp(client));
     },
     attest: (request) => call(clusterService.attestNode, request),
@@ -170,12 +185,16 @@ const codes: Partial<Record<number, ErrorCode>> = {
   [status.UNAUTHENTICATED]: "unauthenticated",
 };
 
-function failed(where: string, path: string, error: ServiceError | null, tlsFailure: Error | null): AegisError {
+function failed(
+  where: string,
+  path: string,
+  error: ServiceError | null,
+  unreachable: (details: string) => string,
+): AegisError {
   if (!error) return new AegisError("internal", `${path} of ${where} answered nothing`);
   const code = codes[error.code];
   if (code) return new AegisError(code, error.details, { cause: error });
-  const reason = tlsFailure?.message ?? error.details;
-  return new AegisError("unavailable", `cannot reach the controller at ${where}: ${reason}`, {
+  return new AegisError("unavailable", `cannot reach the controller at ${where}: ${unreachable(error.details)}`, {
     cause: error,
     hint: "check that the controller runs, that this address is right and that nothing in between blocks it",
   });

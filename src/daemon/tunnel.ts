@@ -1,40 +1,109 @@
 /**
- * TLS to the controller on a socket that grpc-js has opened. grpc-js's own connector cannot reach an IP address, ignores
- * the system's store and never asks about pins; this one does all three. It uses an interface grpc-js marks as internal,
- * which is why grpc-js is pinned exactly and a test guards it.
+ * TLS to the controller on a socket that grpc-js has opened, through a proxy where there is one. grpc-js's own connector
+ * cannot reach an IP address, ignores the system's store, knows half of the proxies and never asks about pins; this one
+ * does all of it. It uses an interface grpc-js marks as internal, which is why grpc-js is pinned exactly and a test guards it.
  */
-import { isIP, type Socket } from "node:net";
-import { connect, getCACertificates, rootCertificates, type TLSSocket } from "node:tls";
+import { connect as connectTcp, isIP, type Socket } from "node:net";
+import { connect, type TLSSocket } from "node:tls";
 import { type CallCredentials, ChannelCredentials, credentials } from "@grpc/grpc-js";
 import { AegisError } from "../errors.ts";
+import { systemAuthorities } from "../platform/authorities.ts";
+import type { ProxyRoute } from "../platform/proxy-env.ts";
+import { httpConnect, proxyTimeoutMs } from "./http-connect.ts";
 import { distrust, presented, type TlsTrust } from "./tls-trust.ts";
 
 export interface TunnelOptions extends TlsTrust {
   /** PEM of a client certificate and its key, when the controller's front end asks for one. */
   clientCertificate: { certPem: string; keyPem: string } | null;
+  /** The way out, when there is no direct one. Without it nothing is ever dialled but the controller itself. */
+  proxy?: ProxyRoute | null;
   /** Told why a connection was not believed: grpc-js itself only says that it could not connect. */
   onFailure?: (error: Error) => void;
 }
 
-/** Opens TLS on `socket` and resolves once the peer is believed. */
-export function startTls(socket: Socket | { host: string; port: number }, options: TunnelOptions): Promise<TLSSocket> {
+/**
+ * Opens TLS to `target` and resolves once the peer is believed. `socket` is already open, to the proxy if there is one;
+ * without it one is dialled.
+ */
+export async function startTls(target: Address, options: TunnelOptions, socket?: Socket): Promise<TLSSocket> {
+  const { proxy } = options;
+  let under = socket ?? (await dial(proxy ?? target));
+  try {
+    if (proxy?.secure) under = await tlsToProxy(under, proxy);
+    if (proxy) await httpConnect(under, target, proxy);
+    return await tlsToController(under, options);
+  } catch (error) {
+    under.destroy();
+    throw error;
+  }
+}
+
+export interface Address {
+  host: string;
+  port: number;
+}
+
+function dial({ host, port }: Address): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const where = "host" in socket ? socket : { socket };
-    const name = options.serverName;
-    const tls = connect({
-      ...where,
-      ALPNProtocols: ["h2"],
-      // Believing or not is decided below, by rules that Node's own check does not know.
-      rejectUnauthorized: false,
-      ca: options.caPem ? [options.caPem] : systemAuthorities(),
-      ...(isIP(name) ? {} : { servername: name }),
-      ...(options.clientCertificate
-        ? { cert: options.clientCertificate.certPem, key: options.clientCertificate.keyPem }
-        : {}),
+    const socket = connectTcp({ host, port });
+    const failed = (cause: Error) => {
+      socket.destroy();
+      reject(
+        new AegisError("unavailable", `cannot connect to ${host}:${port}: ${cause.message || "refused"}`, { cause }),
+      );
+    };
+    socket.setTimeout(proxyTimeoutMs, () => failed(new Error(`no answer within ${proxyTimeoutMs / 1000} s`)));
+    socket.once("error", failed);
+    socket.once("connect", () => {
+      socket.off("error", failed);
+      socket.setTimeout(0);
+      resolve(socket);
     });
-    const fail = (error: Error) => {
+  });
+}
+
+function tlsToController(socket: Socket, options: TunnelOptions): Promise<TLSSocket> {
+  const name = options.serverName;
+  return handshake(socket, name, {
+    ALPNProtocols: ["h2"],
+    // Believing or not is decided below, by rules that Node's own check does not know.
+    rejectUnauthorized: false,
+    ca: options.caPem ? [options.caPem] : systemAuthorities(process.env),
+    ...(options.clientCertificate
+      ? { cert: options.clientCertificate.certPem, key: options.clientCertificate.keyPem }
+      : {}),
+  }).then((tls) => {
+    const reason = distrust(presented(tls), options);
+    const alpn = tls.alpnProtocol || "none";
+    const problem = reason ?? (alpn === "h2" ? null : `the server does not speak HTTP/2 (ALPN ${alpn})`);
+    if (problem === null) return tls;
+    tls.destroy();
+    throw new AegisError("unavailable", `TLS to ${name}: ${problem}`);
+  });
+}
+
+/** A proxy is believed as any web server is: by the system's authorities and its name. */
+function tlsToProxy(socket: Socket, { host, from }: ProxyRoute): Promise<TLSSocket> {
+  return handshake(socket, host, { rejectUnauthorized: false, ca: systemAuthorities(process.env) }).then((tls) => {
+    const reason = distrust(presented(tls), { pins: [], caPem: null, serverName: host });
+    if (reason === null) return tls;
+    tls.destroy();
+    throw new AegisError("unavailable", `TLS to the proxy ${host} (${from}): ${reason}`, {
+      hint: "if its authority is your own, name its file in SSL_CERT_FILE",
+    });
+  });
+}
+
+function handshake(socket: Socket, name: string, options: Parameters<typeof connect>[0]): Promise<TLSSocket> {
+  return new Promise((resolve, reject) => {
+    const tls = connect({ ...options, socket, ...(isIP(name) ? {} : { servername: name }) });
+    const fail = (cause: Error) => {
       tls.destroy();
-      reject(error);
+      reject(
+        cause instanceof AegisError
+          ? cause
+          : new AegisError("unavailable", `TLS to ${name}: ${cause.message}`, { cause }),
+      );
     };
     const closed = () =>
       fail(new AegisError("unavailable", `the connection to ${name} closed during the TLS handshake`));
@@ -43,21 +112,10 @@ export function startTls(socket: Socket | { host: string; port: number }, option
     tls.once("secureConnect", () => {
       tls.off("error", fail);
       tls.off("close", closed);
-      const reason = distrust(presented(tls), options);
-      if (reason) return fail(new AegisError("unavailable", `TLS to ${name}: ${reason}`));
-      if (tls.alpnProtocol !== "h2")
-        return fail(
-          new AegisError(
-            "unavailable",
-            `TLS to ${name}: the server does not speak HTTP/2 (ALPN ${tls.alpnProtocol || "none"})`,
-          ),
-        );
       resolve(tls);
     });
   });
 }
-
-const systemAuthorities = (): string[] => [...new Set([...rootCertificates, ...getCACertificates("system")])];
 
 interface SecureConnector {
   connect(socket: Socket): Promise<{ socket: Socket; secure: boolean }>;
@@ -67,10 +125,12 @@ interface SecureConnector {
 }
 
 export class TunnelCredentials extends ChannelCredentials {
+  readonly #target: Address;
   readonly #options: TunnelOptions;
 
-  constructor(options: TunnelOptions) {
+  constructor(target: Address, options: TunnelOptions) {
     super();
+    this.#target = target;
     this.#options = options;
   }
 
@@ -87,11 +147,12 @@ export class TunnelCredentials extends ChannelCredentials {
   }
 
   override _createSecureConnector(): SecureConnector {
+    const target = this.#target;
     const options = this.#options;
     return {
       async connect(socket) {
         try {
-          return { socket: await startTls(socket, options), secure: true };
+          return { socket: await startTls(target, options, socket), secure: true };
         } catch (error) {
           options.onFailure?.(error as Error);
           throw error;

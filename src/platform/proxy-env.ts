@@ -5,7 +5,7 @@ import { AegisError } from "../errors.ts";
 import { Secret } from "./log.ts";
 import type { Environment } from "./paths.ts";
 
-export interface Proxy {
+export interface ProxyRoute {
   /** Whether the connection to the proxy itself is TLS. */
   secure: boolean;
   host: string;
@@ -27,7 +27,7 @@ export function proxyFor(
   target: { host: string; port: number },
   settings: ProxySettings,
   env: Environment,
-): Proxy | null {
+): ProxyRoute | null {
   const [from, text] = firstSet([
     ["cluster.edge.proxy.https_proxy", settings.httpsProxy],
     ["HTTPS_PROXY", env.HTTPS_PROXY],
@@ -50,7 +50,7 @@ function firstSet(
   return found ?? ["", undefined];
 }
 
-export function readProxy(text: string, from: string): Proxy {
+export function readProxy(text: string, from: string): ProxyRoute {
   const problem = (what: string) =>
     new AegisError("config_invalid", `${from} ${what}`, {
       hint: `write it as http://HOST:PORT, such as ${from}=http://proxy.example:3128`,
