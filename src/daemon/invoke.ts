@@ -5,7 +5,7 @@
 import { parseArgs } from "../envelope/canonical-json.ts";
 import type { Caller, UserVerifier } from "../envelope/user.ts";
 import type { SecurityContext } from "../policy/context.ts";
-import { evaluate } from "../policy/evaluate.ts";
+import { evaluate, type Verdict } from "../policy/evaluate.ts";
 import type { Registry } from "../tools/registry.ts";
 import {
   type ErrorKind,
@@ -14,6 +14,7 @@ import {
   type ToolContext,
   type ToolResult,
 } from "../tools/tool.ts";
+import type { CallLimits } from "./call-limits.ts";
 import type { ReceivedCall } from "./received.ts";
 import type { ReplayGuard } from "./replay.ts";
 
@@ -23,23 +24,35 @@ export interface Host {
   tenantId: string;
   users: UserVerifier;
   contexts: ReadonlyMap<string, SecurityContext>;
+  /** True: every context behaves as if it required an operator's signature. */
+  requireOperatorSignature: boolean;
   tools: Registry;
   replay: ReplayGuard;
-  /** Never touched by any tool, whatever a context says. */
+  limits: CallLimits;
+  /** Whether the owner has paused this host. */
+  paused(): boolean;
+  /** Real paths that no tool touches, whatever a context says. */
   protectedPaths: readonly string[];
+  /** The real path of the home directory. */
+  home: string;
 }
 
 export interface Invoked {
   result: ToolResult;
   /** False: refused, and nothing ran. */
   started: boolean;
+  /** Who asked, once that is proven. */
+  caller?: Caller;
+  /** The rule that decided, once policy was asked: `default.capabilities[3]`. */
+  rule?: string;
 }
 
-type Permission =
-  | { kind: "permitted"; call: PreparedCall; caller: Caller; rule: string; maxOutputBytes: number }
-  | { kind: "refused"; errorKind: ErrorKind; message: string };
-
-const refuse = (errorKind: ErrorKind, message: string): Permission => ({ kind: "refused", errorKind, message });
+type Proven = { caller?: Caller; rule?: string };
+type Permission = Proven &
+  (
+    | { kind: "permitted"; call: PreparedCall; verdict: Extract<Verdict, { kind: "allowed" }>; release: () => void }
+    | { kind: "refused"; errorKind: ErrorKind; message: string }
+  );
 
 export async function invoke(
   received: ReceivedCall,
@@ -47,30 +60,46 @@ export async function invoke(
   context: Omit<ToolContext, "maxOutputBytes">,
 ): Promise<Invoked> {
   const permission = await permit(received, host);
-  if (permission.kind === "refused")
-    return { result: refusal(permission.errorKind, permission.message), started: false };
-  const { call, maxOutputBytes } = permission;
-  return { result: await call.run({ ...context, maxOutputBytes }), started: true };
+  const { kind, caller, rule } = permission;
+  const proven: Proven = { ...(caller && { caller }), ...(rule && { rule }) };
+  if (kind === "refused")
+    return { result: refusal(permission.errorKind, permission.message), started: false, ...proven };
+  const { call, verdict, release } = permission;
+  try {
+    const { maxOutputBytes } = verdict;
+    return { result: await call.run({ ...context, maxOutputBytes }), started: true, ...proven };
+  } finally {
+    release();
+  }
 }
 
+/** The order is fixed: who speaks, to whom, whether again; then what for; then what is touched; then how often. */
 async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
   const { nodeId, tenantId } = host;
   const { commandId, tenant, tool: toolName, argsJson, deadlineMs, operator } = received;
+  const proven: Proven = {};
+  const refuse = (errorKind: ErrorKind, message: string): Permission => ({
+    kind: "refused",
+    errorKind,
+    message,
+    ...proven,
+  });
 
   if (tenant !== tenantId) return refuse("envelope_invalid", `this host belongs to tenant ${tenantId}`);
   const said = { nodeId, commandId, tenant, context: received.context, tool: toolName, argsJson, deadlineMs, operator };
   const user = host.users.verify(received.userToken, received.signature, said, received.frameTimeMs);
   if (user.kind === "refused") return refuse("envelope_invalid", `the caller could not be verified: ${user.reason}`);
+  proven.caller = user.caller;
   if (!host.replay.firstSight(commandId))
     return refuse("replayed", `command ${commandId} was seen within the last hour`);
+  if (host.paused()) return refuse("paused", "the owner of this host has paused it; aegis edge resume ends that");
 
+  const contextName = JSON.stringify(received.context);
   const context = host.contexts.get(received.context);
-  if (!context)
-    return refuse(
-      "security_context_not_found",
-      `this host has no security context named ${JSON.stringify(received.context)}`,
-    );
+  if (!context) return refuse("security_context_not_found", `this host has no security context named ${contextName}`);
   if (operator.length > 0) return refuse("envelope_invalid", "this version does not judge operator signatures");
+  if (host.requireOperatorSignature || context.requireOperatorSignature)
+    return refuse("operator_signature_required", `context ${contextName} runs only what a trusted operator has signed`);
 
   const args = parseArgs(argsJson);
   if (args.kind === "refused") return refuse("envelope_invalid", `args_json is refused: ${args.reason}`);
@@ -80,14 +109,12 @@ async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
   if (prepared.kind === "invalid_args") return refuse("invalid_args", prepared.message);
 
   const { call } = prepared;
-  const { protectedPaths } = host;
-  const verdict = evaluate(
-    context,
-    { tool: toolName, accesses: call.accesses, caller: user.caller },
-    { protectedPaths },
-  );
+  const verdict = evaluate(context, { tool: toolName, accesses: call.accesses, caller: user.caller }, host);
+  proven.rule = verdict.rule;
   if (verdict.kind === "denied") return refuse("policy_violation", verdict.reason);
-  return { kind: "permitted", call, caller: user.caller, rule: verdict.rule, maxOutputBytes: verdict.maxOutputBytes };
+  const admission = host.limits.admit(verdict.rule, verdict.capability);
+  if (admission.kind === "refused") return refuse(admission.errorKind, admission.message);
+  return { kind: "permitted", call, verdict, release: admission.release, ...proven };
 }
 
 export const refusal = (errorKind: ErrorKind, errorMessage: string): ToolResult => ({
