@@ -219,15 +219,18 @@ export function answerHello(
   return { channel, accept: channel.seal("accept", acceptBody, input.serverTimeMs) };
 }
 
-interface Transcript {
+export interface Transcript {
   nodeId: string;
   streamId: string;
   sealHello: Uint8Array;
   acceptBody: Uint8Array;
 }
 
-/** X25519 throws on a share of small order: whatever throws here is a refusal. */
-function agree(own: KeyObject, share: Uint8Array, transcript: Transcript): SessionSecrets | null {
+/**
+ * The session's id and keys, or null for a share that is none: X25519 throws on one of small order, and whatever throws
+ * here is a refusal. For this module, and for the vectors that check it.
+ */
+export function agree(own: KeyObject, share: Uint8Array, transcript: Transcript): SessionSecrets | null {
   const sessionId = sha256(statement("session", transcript));
   try {
     const peer = createPublicKey({ key: Buffer.concat([x25519Prefix, share]), format: "der", type: "spki" });
