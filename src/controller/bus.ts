@@ -18,7 +18,8 @@ export type SessionCallEvent =
       result: Uint8Array;
       signature: Uint8Array;
       keyId: Uint8Array;
-      receipt: "verified" | "invalid";
+      /** `peer_id_only`: a compat session's, whose signature covers the command id and no more. */
+      receipt: "verified" | "invalid" | "peer_id_only";
       outputComplete: boolean;
     }
   /** The stream ended first. Whether the call ran is not known. */

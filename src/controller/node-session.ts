@@ -19,7 +19,7 @@ export const creditWindowBytes = 4 * 1024 * 1024;
 /** Credit is renewed when this much of it has arrived. */
 const renewAfterBytes = creditWindowBytes / 4;
 /** How long a host may take to answer a cancel before the call ends without it: its own grace of 5 s, and the way. */
-const cancelAnswerMs = 10_000;
+export const cancelAnswerMs = 10_000;
 
 /** The stream under a session. */
 export interface SessionStream {
@@ -52,15 +52,19 @@ interface Pending {
   granted: number;
 }
 
-export interface NodeSession {
+/** A session of either kind, as the rest of the controller uses it. */
+export interface LiveSession {
   readonly live: LiveNode;
   call(call: SessionCall, signal: AbortSignal): AsyncIterable<SessionCallEvent>;
-  /** One frame after CONFIRM. False: it does not verify, and the stream must end. */
-  receive(frame: Frame): boolean;
   /** Tells the daemon why, then ends the stream. */
   goodbye(reason: aegis.cluster.v1.GoodbyeReason, detail: string, retryAfterMs?: number): void;
   /** The stream is gone: every call it carried ends at once. */
   closed(): void;
+}
+
+export interface NodeSession extends LiveSession {
+  /** One frame after CONFIRM. False: it does not verify, and the stream must end. */
+  receive(frame: Frame): boolean;
 }
 
 export function nodeSession(options: NodeSessionOptions): NodeSession {

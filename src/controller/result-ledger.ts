@@ -13,7 +13,7 @@ export interface Settlement {
   result: Uint8Array;
   signature: Uint8Array;
   keyId: Uint8Array;
-  receipt: "verified" | "invalid";
+  receipt: "verified" | "invalid" | "peer_id_only";
   outputComplete: boolean;
 }
 

@@ -2,13 +2,13 @@
 import { aegis } from "../wire/gen/messages.js";
 import type { Bus } from "./bus.ts";
 import type { LiveNodes } from "./dispatch-types.ts";
-import type { NodeSession } from "./node-session.ts";
+import type { LiveSession } from "./node-session.ts";
 
 const { GoodbyeReason } = aegis.cluster.v1;
 
 export interface Sessions extends LiveNodes {
   /** Takes over from any older session of the node. The returned function removes this one, and only this one. */
-  add(session: NodeSession, heartbeatIntervalMs: number): () => void;
+  add(session: LiveSession, heartbeatIntervalMs: number): () => void;
   /** Ends every session with a word why. */
   closeAll(reason: aegis.cluster.v1.GoodbyeReason, detail: string): void;
   readonly size: number;
@@ -18,7 +18,7 @@ export interface Sessions extends LiveNodes {
 const minUnhealthyMs = 90_000;
 
 export function createSessions(bus: Bus, time: () => number): Sessions {
-  const sessions = new Map<string, { session: NodeSession; heartbeatIntervalMs: number }>();
+  const sessions = new Map<string, { session: LiveSession; heartbeatIntervalMs: number }>();
   return {
     get size() {
       return sessions.size;
