@@ -36,11 +36,9 @@ export function presented(socket: TLSSocket): Presented {
   }
   const error: unknown = socket.authorizationError;
   const code = error instanceof Error ? ((error as NodeJS.ErrnoException).code ?? error.message) : error;
-  return {
-    chain,
-    authorized: socket.authorized,
-    authorizationError: socket.authorized ? null : String(code ?? "unknown"),
-  };
+  // A wrong name is said only of a chain that verified; whether the name matters is judged by `distrust`.
+  const authorized = socket.authorized || code === "ERR_TLS_CERT_ALTNAME_INVALID";
+  return { chain, authorized, authorizationError: authorized ? null : String(code ?? "unknown") };
 }
 
 /** Null when the peer may be believed, else the reason in words. */
