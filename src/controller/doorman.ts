@@ -239,7 +239,13 @@ export function createDoorman(options: DoormanOptions): Doorman {
         onCapabilities: (capabilities) => note(store.nodeCapabilities(nodeId, capabilities)),
       });
       remove = sessions.add(session, defaultHeartbeatMs);
-      note(store.nodeConnected(nodeId, time(), hello.capabilities, hello.softwareVersion));
+      const arrived = session;
+      note(
+        store.nodeConnected(nodeId, time(), hello.capabilities, hello.softwareVersion).then((welcome) => {
+          // Revoked between Hello and CONFIRM, when there was no session to end.
+          if (!welcome) arrived.goodbye(GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
+        }),
+      );
       log.info("node_connected", { node_id: nodeId, tenant_id: tenantId, software_version: hello.softwareVersion });
       return true;
     }

@@ -1,10 +1,21 @@
-/** What a host says it can do, as the rest of the controller reads it. */
+/** What a host says it is and can do, as the rest of the controller reads it. */
 import { aegis } from "../wire/gen/messages.js";
 import type { LiveNode } from "./dispatch-types.ts";
 
+export interface HostFacts {
+  /** What the host calls itself; empty when it does not say. */
+  hostName: string;
+  os: string;
+  arch: string;
+  localTools: readonly string[];
+  mountPoints: readonly string[];
+  labels: Readonly<Record<string, string>>;
+}
+
 /** Throws on bytes that are no EdgeCapabilities. */
-export function readCapabilities(bytes: Uint8Array): Pick<LiveNode, "paused" | "tools"> {
-  const { paused, tools } = aegis.cluster.v1.EdgeCapabilities.decode(bytes);
+export function readCapabilities(bytes: Uint8Array): Pick<LiveNode, "paused" | "tools"> & { facts: HostFacts } {
+  const { paused, tools, os, arch, localTools, mountPoints, customLabels, hostName } =
+    aegis.cluster.v1.EdgeCapabilities.decode(bytes);
   const described = tools.map((tool) => {
     const name = tool.name ?? "";
     const descriptor = {
@@ -17,5 +28,6 @@ export function readCapabilities(bytes: Uint8Array): Pick<LiveNode, "paused" | "
     };
     return [name, descriptor] as const;
   });
-  return { paused, tools: new Map(described) };
+  const facts = { hostName, os, arch, localTools, mountPoints, labels: { ...customLabels } };
+  return { paused, tools: new Map(described), facts };
 }

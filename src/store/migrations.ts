@@ -107,4 +107,37 @@ export const migrations: readonly Migration[] = [
       CREATE INDEX open_commands ON commands (command_id) WHERE ended_at IS NULL;
     `,
   },
+  {
+    version: 2,
+    sql: `
+      ALTER TABLE tenants ADD COLUMN removed_at INTEGER;
+      ALTER TABLE runs ADD COLUMN resolved TEXT NOT NULL DEFAULT '[]';
+      ALTER TABLE runs ADD COLUMN skipped TEXT NOT NULL DEFAULT '[]';
+      CREATE INDEX runs_of_tenant ON runs (tenant_id, started_at, run_id);
+      CREATE INDEX nodes_by_enrollment ON nodes (tenant_id, enrolled_at, node_id);
+
+      CREATE TABLE groups (
+        group_id TEXT PRIMARY KEY,
+        tenant_id TEXT NOT NULL REFERENCES tenants (tenant_id),
+        name TEXT NOT NULL,
+        selector TEXT NOT NULL,
+        pinned_members TEXT NOT NULL,
+        created_by TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        UNIQUE (tenant_id, name)
+      ) STRICT;
+
+      CREATE TABLE idempotency_keys (
+        tenant_id TEXT NOT NULL,
+        principal TEXT NOT NULL,
+        key TEXT NOT NULL,
+        body_hash BLOB NOT NULL,
+        run_id TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        PRIMARY KEY (tenant_id, principal, key)
+      ) STRICT, WITHOUT ROWID;
+      CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
+    `,
+  },
 ];

@@ -1,5 +1,14 @@
 /** How the store's objects lie in tables: one list of columns a table, from which both directions are made. */
-import type { ApiTokenRow, CommandRow, KeysetRow, NodeRow, RunRow, TenantRow } from "./store.ts";
+import type {
+  ApiTokenRow,
+  CommandRow,
+  GroupRow,
+  IdempotencyRow,
+  KeysetRow,
+  NodeRow,
+  RunRow,
+  TenantRow,
+} from "./store.ts";
 
 /** `plain` is kept as it is, `list` as JSON text, `flag` as 0 or 1. */
 type Kind = "plain" | "list" | "flag";
@@ -55,7 +64,11 @@ function fromColumn(kind: Kind, value: Value | undefined): unknown {
   return value;
 }
 
-export const tenants = table<TenantRow>("tenants", { tenantId: "plain", createdAt: "plain" });
+export const tenants = table<TenantRow>("tenants", {
+  tenantId: "plain",
+  createdAt: "plain",
+  removedAt: "plain",
+});
 
 export const apiTokens = table<ApiTokenRow>("api_tokens", {
   tokenId: "plain",
@@ -107,6 +120,28 @@ export const runs = table<RunRow>("runs", {
   endedAt: "plain",
   outcome: "plain",
   summary: "plain",
+  resolved: "list",
+  skipped: "list",
+});
+
+export const groups = table<GroupRow>("groups", {
+  groupId: "plain",
+  tenantId: "plain",
+  name: "plain",
+  selector: "plain",
+  pinnedMembers: "list",
+  createdBy: "plain",
+  createdAt: "plain",
+  version: "plain",
+});
+
+export const idempotencyKeys = table<IdempotencyRow>("idempotency_keys", {
+  tenantId: "plain",
+  principal: "plain",
+  key: "plain",
+  bodyHash: "plain",
+  runId: "plain",
+  createdAt: "plain",
 });
 
 export const commands = table<CommandRow>("commands", {

@@ -2,8 +2,19 @@
 import type { Database, Statement } from "bun:sqlite";
 import { createHash } from "node:crypto";
 import { AegisError } from "../errors.ts";
-import { apiTokens, commands, keysets, nodes, type Parameters, runs, type Table, tenants } from "./rows.ts";
-import type { NodeOutcome, Queries } from "./store.ts";
+import {
+  apiTokens,
+  commands,
+  groups,
+  idempotencyKeys,
+  keysets,
+  nodes,
+  type Parameters,
+  runs,
+  type Table,
+  tenants,
+} from "./rows.ts";
+import type { NodeOutcome, Queries, RunRow } from "./store.ts";
 
 /** One open database with its prepared statements. Everything here answers at once and may throw SQLiteError. */
 export interface Sql {
@@ -68,13 +79,34 @@ export function sqliteQueries(perform: Perform): Queries {
     perform((db) => {
       db.run(sql, parameters);
     });
+  const changes = (sql: string, parameters: Parameters) => perform((db) => db.run(sql, parameters) > 0);
   return {
     ensureTenant: (tenantId, at) =>
-      change("INSERT INTO tenants (tenant_id, created_at) VALUES ($tenantId, $at) ON CONFLICT DO NOTHING", {
-        tenantId,
-        at,
+      perform((db) => {
+        const sql = "INSERT INTO tenants (tenant_id, created_at) VALUES ($tenantId, $at) ON CONFLICT DO NOTHING";
+        db.run(sql, { tenantId, at });
+        if (db.value("SELECT removed_at FROM tenants WHERE tenant_id = $tenantId", { tenantId }) !== null)
+          throw new AegisError("conflict", `the tenant ${tenantId} was removed, and its name is not given again`, {
+            hint: "choose another name",
+          });
       }),
-    tenant: (tenantId) => perform((db) => db.one(tenants, "WHERE tenant_id = $tenantId", { tenantId })),
+    tenant: (tenantId) =>
+      perform((db) => db.one(tenants, "WHERE tenant_id = $tenantId AND removed_at IS NULL", { tenantId })),
+    tenants: () => perform((db) => db.all(tenants, "WHERE removed_at IS NULL ORDER BY tenant_id")),
+    removeTenant: (tenantId, at) =>
+      perform((db) => {
+        let removed = false;
+        db.together(() => {
+          const mine = "WHERE tenant_id = $tenantId";
+          removed =
+            db.run(`UPDATE tenants SET removed_at = $at ${mine} AND removed_at IS NULL`, { tenantId, at }) === 1;
+          if (!removed) return;
+          for (const table of ["nodes", "api_tokens"])
+            db.run(`UPDATE ${table} SET revoked_at = $at ${mine} AND revoked_at IS NULL`, { tenantId, at });
+          db.run(`DELETE FROM groups ${mine}`, { tenantId });
+        });
+        return removed;
+      }),
 
     insertApiToken: (row) => perform((db) => db.insert(apiTokens, row)),
     apiTokenByHash: (hash) => perform((db) => db.one(apiTokens, "WHERE hash = $hash", { hash })),
@@ -82,6 +114,13 @@ export function sqliteQueries(perform: Perform): Queries {
       change("UPDATE api_tokens SET last_used_at = $at WHERE token_id = $tokenId", { tokenId, at }),
     apiTokens: (tenantId) =>
       perform((db) => db.all(apiTokens, "WHERE tenant_id = $tenantId ORDER BY created_at, token_id", { tenantId })),
+
+    revokeApiToken: (tenantId, tokenId, at) =>
+      changes(
+        `UPDATE api_tokens SET revoked_at = $at
+          WHERE token_id = $tokenId AND tenant_id = $tenantId AND revoked_at IS NULL`,
+        { tenantId, tokenId, at },
+      ),
 
     redeemEnrollment: (jti, nodeId, expiresAt, at) =>
       perform((db) => {
@@ -96,6 +135,15 @@ export function sqliteQueries(perform: Perform): Queries {
       perform((db) => db.value("SELECT node_id FROM node_keys WHERE key_id = $keyId", { keyId }) as string | null),
     nodes: (tenantId) =>
       perform((db) => db.all(nodes, "WHERE tenant_id = $tenantId ORDER BY host_name, node_id", { tenantId })),
+    nodesPage: (tenantId, after, limit) =>
+      perform((db) =>
+        db.all(
+          nodes,
+          `WHERE tenant_id = $tenantId AND (enrolled_at, node_id) > ($enrolledAt, $nodeId)
+            ORDER BY enrolled_at, node_id LIMIT $limit`,
+          { tenantId, enrolledAt: after?.enrolledAt ?? -1, nodeId: after?.nodeId ?? "", limit },
+        ),
+      ),
     putNode: (row) =>
       perform((db) =>
         db.together(() => {
@@ -112,9 +160,9 @@ export function sqliteQueries(perform: Perform): Queries {
         }),
       ),
     nodeConnected: (nodeId, at, capabilities, softwareVersion) =>
-      change(
+      changes(
         `UPDATE nodes SET connected_since = $at, last_heartbeat_at = $at, capabilities = $capabilities,
-          software_version = $softwareVersion WHERE node_id = $nodeId`,
+          software_version = $softwareVersion WHERE node_id = $nodeId AND revoked_at IS NULL`,
         { nodeId, at, capabilities, softwareVersion },
       ),
     nodeCapabilities: (nodeId, capabilities) =>
@@ -122,8 +170,58 @@ export function sqliteQueries(perform: Perform): Queries {
     nodeHeartbeat: (nodeId, at) =>
       change("UPDATE nodes SET last_heartbeat_at = $at WHERE node_id = $nodeId", { nodeId, at }),
     nodeDisconnected: (nodeId) => change("UPDATE nodes SET connected_since = NULL WHERE node_id = $nodeId", { nodeId }),
+    describeNode: (nodeId, { displayName, tags }) =>
+      change("UPDATE nodes SET display_name = $displayName, tags = $tags WHERE node_id = $nodeId", {
+        nodeId,
+        displayName,
+        tags: JSON.stringify(tags),
+      }),
     revokeNode: (nodeId, at) =>
-      change("UPDATE nodes SET revoked_at = $at WHERE node_id = $nodeId AND revoked_at IS NULL", { nodeId, at }),
+      changes("UPDATE nodes SET revoked_at = $at WHERE node_id = $nodeId AND revoked_at IS NULL", { nodeId, at }),
+
+    insertGroup: (row) =>
+      perform((db) => {
+        const taken = db.value("SELECT group_id FROM groups WHERE tenant_id = $tenantId AND name = $name", {
+          tenantId: row.tenantId,
+          name: row.name,
+        });
+        if (taken !== null) throw nameTaken(row.name);
+        db.insert(groups, row);
+      }),
+    group: (tenantId, idOrName) =>
+      perform((db) =>
+        db.one(
+          groups,
+          "WHERE tenant_id = $tenantId AND $key IN (group_id, name) ORDER BY group_id = $key DESC LIMIT 1",
+          {
+            tenantId,
+            key: idOrName,
+          },
+        ),
+      ),
+    groups: (tenantId, after, limit) =>
+      perform((db) =>
+        db.all(
+          groups,
+          `WHERE tenant_id = $tenantId AND (created_at, group_id) > ($createdAt, $groupId)
+            ORDER BY created_at, group_id LIMIT $limit`,
+          { tenantId, createdAt: after?.createdAt ?? -1, groupId: after?.groupId ?? "", limit },
+        ),
+      ),
+    updateGroup: (row) =>
+      perform((db) => {
+        const { groupId, tenantId, name, version } = row;
+        const other = db.value(
+          "SELECT group_id FROM groups WHERE tenant_id = $tenantId AND name = $name AND group_id <> $groupId",
+          { tenantId, name, groupId },
+        );
+        if (other !== null) throw nameTaken(name);
+        const sql = `UPDATE groups SET name = $name, selector = $selector, pinned_members = $pinnedMembers,
+          version = version + 1 WHERE group_id = $groupId AND version = $version`;
+        const { selector = "", pinnedMembers = "" } = groups.encode(row);
+        return db.run(sql, { groupId, name, selector, pinnedMembers, version }) > 0;
+      }),
+    deleteGroup: (groupId) => changes("DELETE FROM groups WHERE group_id = $groupId", { groupId }),
 
     insertKeyset: (row) => perform((db) => db.insert(keysets, row)),
     keysetsAfter: (version) =>
@@ -136,13 +234,39 @@ export function sqliteQueries(perform: Perform): Queries {
         ...{ runId, endedAt, outcome, summary },
       }),
     run: (runId) => perform((db) => db.one(runs, "WHERE run_id = $runId", { runId })),
+    runs: (tenantId, { tool, outcome, before }, limit) =>
+      perform((db) =>
+        db.all(
+          runs,
+          `WHERE tenant_id = $tenantId AND ($tool IS NULL OR tool = $tool) AND ($outcome IS NULL OR outcome = $outcome)
+            AND ($startedAt IS NULL OR (started_at, run_id) < ($startedAt, $runId))
+            ORDER BY started_at DESC, run_id DESC LIMIT $limit`,
+          {
+            ...{ tenantId, limit, tool: tool ?? null, outcome: outcome ?? null },
+            ...{ startedAt: before?.startedAt ?? null, runId: before?.runId ?? null },
+          },
+        ),
+      ),
+    claimIdempotencyKey: (row) =>
+      perform((db) => {
+        const { tenantId, principal, key } = row;
+        db.insert(idempotencyKeys, row, "ON CONFLICT DO NOTHING");
+        const kept = db.one(idempotencyKeys, "WHERE tenant_id = $tenantId AND principal = $principal AND key = $key", {
+          tenantId,
+          principal,
+          key,
+        });
+        return kept?.runId === row.runId ? null : kept;
+      }),
+    pruneIdempotencyKeys: (before) => change("DELETE FROM idempotency_keys WHERE created_at < $before", { before }),
     interruptOpenRuns: (at) =>
       perform((db) => {
         let interrupted = 0;
         db.together(() => {
           db.run("UPDATE commands SET ended_at = $at, outcome = 'edge_disconnected' WHERE ended_at IS NULL", { at });
-          for (const { runId } of db.all(runs, "WHERE ended_at IS NULL")) {
-            const summary = JSON.stringify(countOutcomes(db, runId));
+          for (const run of db.all(runs, "WHERE ended_at IS NULL")) {
+            const { runId } = run;
+            const summary = JSON.stringify(countOutcomes(db, run));
             const sql =
               "UPDATE runs SET ended_at = $at, outcome = 'interrupted', summary = $summary WHERE run_id = $runId";
             interrupted += db.run(sql, { at, summary, runId });
@@ -167,16 +291,22 @@ export function sqliteQueries(perform: Perform): Queries {
   };
 }
 
-/** What is known of a run whose controller is gone; which targets it skipped is not. */
-function countOutcomes(db: Sql, runId: string): Record<NodeOutcome, number> {
+/** What a run came to whose controller is gone. */
+function countOutcomes(db: Sql, { runId, resolved, skipped }: RunRow): Record<NodeOutcome | "skipped", number> {
   const count = (outcome: NodeOutcome) =>
     Number(db.value("SELECT count(*) FROM commands WHERE run_id = $runId AND outcome = $outcome", { runId, outcome }));
-  return {
+  const known = {
     ok: count("ok"),
     err: count("err"),
     timed_out: count("timed_out"),
     cancelled: count("cancelled"),
     edge_disconnected: count("edge_disconnected"),
-    not_started: count("not_started"),
   };
+  const started = Object.values(known).reduce((sum, one) => sum + one, 0);
+  return { ...known, not_started: Math.max(0, resolved.length - started), skipped: skipped.length };
 }
+
+const nameTaken = (name: string) =>
+  new AegisError("conflict", `this tenant has a group ${JSON.stringify(name)} already`, {
+    hint: "choose another name, or change that group: aegis edge group ls",
+  });

@@ -8,6 +8,8 @@ export type Seal = "strict" | "compat";
 export interface TenantRow {
   tenantId: string;
   createdAt: number;
+  /** Once removed, its name is never given again: what is left of it must not show up in another's lists. */
+  removedAt: number | null;
 }
 
 /** An operator's bearer token: only its SHA-256 is kept. */
@@ -71,6 +73,34 @@ export interface RunRow {
   outcome: RunOutcome | null;
   /** Counts by outcome as JSON text; null while the run is going on. */
   summary: string | null;
+  /** The hosts it was for, in order, and those it passed over. */
+  resolved: readonly { nodeId: string; name: string }[];
+  skipped: readonly { nodeId: string; name: string; reason: string }[];
+}
+
+/** Hosts by what they are or by their ids, under a name. */
+export interface GroupRow {
+  groupId: string;
+  tenantId: string;
+  name: string;
+  /** As JSON text. */
+  selector: string;
+  pinnedMembers: readonly string[];
+  createdBy: string;
+  createdAt: number;
+  /** Counts changes, for If-Match. */
+  version: number;
+}
+
+/** What a client's Idempotency-Key led to. */
+export interface IdempotencyRow {
+  tenantId: string;
+  principal: string;
+  key: string;
+  /** SHA-256 of the request. */
+  bodyHash: Uint8Array;
+  runId: string;
+  createdAt: number;
 }
 
 /** One call to one host: what was asked, what came back, and the receipt that proves it. */
@@ -97,15 +127,23 @@ export interface CommandRow {
   outputComplete: boolean;
 }
 
-/** What happens to a redeemed enrollment token, a new host row and its token: all of it or none. */
+/** Everything that is asked and changed; inside a transaction and outside. */
 export interface Queries {
+  /** Throws `conflict` for a tenant that was removed. */
   ensureTenant(tenantId: string, at: number): Promise<void>;
+  /** Null also for one that was removed. */
   tenant(tenantId: string): Promise<TenantRow | null>;
+  /** Those that exist. */
+  tenants(): Promise<TenantRow[]>;
+  /** Its hosts and tokens are revoked and its groups gone; false when there was none. */
+  removeTenant(tenantId: string, at: number): Promise<boolean>;
 
   insertApiToken(row: ApiTokenRow): Promise<void>;
   apiTokenByHash(hash: Uint8Array): Promise<ApiTokenRow | null>;
   touchApiToken(tokenId: string, at: number): Promise<void>;
   apiTokens(tenantId: string): Promise<ApiTokenRow[]>;
+  /** False when the tenant has no such token that is not revoked yet. */
+  revokeApiToken(tenantId: string, tokenId: string, at: number): Promise<boolean>;
 
   /** False when this enrollment token was redeemed before. */
   redeemEnrollment(jti: string, nodeId: string, expiresAt: number, at: number): Promise<boolean>;
@@ -116,13 +154,28 @@ export interface Queries {
   /** The node that has, or ever had, this key (SHA-256 of the raw key), revoked ones included. */
   nodeIdByKeyId(keyId: Uint8Array): Promise<string | null>;
   nodes(tenantId: string): Promise<NodeRow[]>;
+  /** In the order of enrollment, from after `after` on; revoked ones too. */
+  nodesPage(tenantId: string, after: { enrolledAt: number; nodeId: string } | null, limit: number): Promise<NodeRow[]>;
   /** Inserts, or replaces all but `enrolledAt`; remembers the key as this node's for ever. */
   putNode(row: NodeRow): Promise<void>;
-  nodeConnected(nodeId: string, at: number, capabilities: Uint8Array, softwareVersion: string): Promise<void>;
+  /** False, and nothing changes, when the node is revoked. */
+  nodeConnected(nodeId: string, at: number, capabilities: Uint8Array, softwareVersion: string): Promise<boolean>;
   nodeCapabilities(nodeId: string, capabilities: Uint8Array): Promise<void>;
   nodeHeartbeat(nodeId: string, at: number): Promise<void>;
   nodeDisconnected(nodeId: string): Promise<void>;
-  revokeNode(nodeId: string, at: number): Promise<void>;
+  /** What operators call it and how they tag it. */
+  describeNode(nodeId: string, description: Pick<NodeRow, "displayName" | "tags">): Promise<void>;
+  /** False when it was revoked before. */
+  revokeNode(nodeId: string, at: number): Promise<boolean>;
+
+  /** Throws `conflict` when the tenant has a group of this name. */
+  insertGroup(row: GroupRow): Promise<void>;
+  /** By its id or its name. */
+  group(tenantId: string, idOrName: string): Promise<GroupRow | null>;
+  groups(tenantId: string, after: { createdAt: number; groupId: string } | null, limit: number): Promise<GroupRow[]>;
+  /** Replaces name, selector and pinned members and counts one change; false when it has changed since `version`. */
+  updateGroup(row: GroupRow): Promise<boolean>;
+  deleteGroup(groupId: string): Promise<boolean>;
 
   insertKeyset(row: KeysetRow): Promise<void>;
   /** Every keyset with a higher version, oldest first. */
@@ -132,6 +185,15 @@ export interface Queries {
   insertRun(row: RunRow): Promise<void>;
   endRun(runId: string, endedAt: number, outcome: RunOutcome, summary: string): Promise<void>;
   run(runId: string): Promise<RunRow | null>;
+  /** The newest first. */
+  runs(
+    tenantId: string,
+    filter: { tool?: string; outcome?: RunOutcome; before?: { startedAt: number; runId: string } },
+    limit: number,
+  ): Promise<RunRow[]>;
+  /** What this key led to before, or null and it leads to `row.runId` from now on. */
+  claimIdempotencyKey(row: IdempotencyRow): Promise<IdempotencyRow | null>;
+  pruneIdempotencyKeys(before: number): Promise<void>;
   /** Runs and commands that a stopped controller left open, ended as `interrupted` and `edge_disconnected`. */
   interruptOpenRuns(at: number): Promise<number>;
 
