@@ -2,10 +2,15 @@
  * The whole security story of one call: who asks, under which context, with what arguments, touching what.
  * Only a call that passed every line above `run` starts anything, and every refusal is a value that says why.
  */
+
 import { parseArgs } from "../envelope/canonical-json.ts";
 import type { Caller, UserVerifier } from "../envelope/user.ts";
+import type { Secret } from "../platform/log.ts";
+import type { Access } from "../policy/access.ts";
+import { refuseAccess } from "../policy/capability.ts";
 import type { SecurityContext } from "../policy/context.ts";
-import { evaluate, type Verdict } from "../policy/evaluate.ts";
+import { evaluate } from "../policy/evaluate.ts";
+import { quote } from "../policy/quote.ts";
 import type { Registry } from "../tools/registry.ts";
 import {
   type ErrorKind,
@@ -31,6 +36,8 @@ export interface Host {
   limits: CallLimits;
   /** Whether the owner has paused this host. */
   paused(): boolean;
+  /** A secret the owner keeps on this host; null when there is none of that name. Absent: this host keeps none. */
+  secret?(name: string): Promise<Secret | null>;
   /** Real paths that no tool touches, whatever a context says. */
   protectedPaths: readonly string[];
   /** The real path of the home directory. */
@@ -47,27 +54,28 @@ export interface Invoked {
   rule?: string;
 }
 
+/** What policy adds to a tool's surroundings. */
+type Granted = Required<Pick<ToolContext, "maxOutputBytes" | "allows" | "secretEnv">>;
 type Proven = { caller?: Caller; rule?: string };
 type Permission = Proven &
   (
-    | { kind: "permitted"; call: PreparedCall; verdict: Extract<Verdict, { kind: "allowed" }>; release: () => void }
+    | { kind: "permitted"; call: PreparedCall; granted: Granted; release: () => void }
     | { kind: "refused"; errorKind: ErrorKind; message: string }
   );
 
 export async function invoke(
   received: ReceivedCall,
   host: Host,
-  context: Omit<ToolContext, "maxOutputBytes">,
+  context: Omit<ToolContext, keyof Granted>,
 ): Promise<Invoked> {
   const permission = await permit(received, host);
   const { kind, caller, rule } = permission;
   const proven: Proven = { ...(caller && { caller }), ...(rule && { rule }) };
   if (kind === "refused")
     return { result: refusal(permission.errorKind, permission.message), started: false, ...proven };
-  const { call, verdict, release } = permission;
+  const { call, granted, release } = permission;
   try {
-    const { maxOutputBytes } = verdict;
-    return { result: await call.run({ ...context, maxOutputBytes }), started: true, ...proven };
+    return { result: await call.run({ ...context, ...granted }), started: true, ...proven };
   } finally {
     release();
   }
@@ -94,7 +102,7 @@ async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
     return refuse("replayed", `command ${commandId} was seen within the last hour`);
   if (host.paused()) return refuse("paused", "the owner of this host has paused it; aegis edge resume ends that");
 
-  const contextName = JSON.stringify(received.context);
+  const contextName = quote(received.context);
   const context = host.contexts.get(received.context);
   if (!context) return refuse("security_context_not_found", `this host has no security context named ${contextName}`);
   if (operator.length > 0) return refuse("envelope_invalid", "this version does not judge operator signatures");
@@ -104,7 +112,7 @@ async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
   const args = parseArgs(argsJson);
   if (args.kind === "refused") return refuse("envelope_invalid", `args_json is refused: ${args.reason}`);
   const tool = host.tools.get(toolName);
-  if (!tool) return refuse("tool_not_found", `this host has no tool named ${JSON.stringify(toolName)}`);
+  if (!tool) return refuse("tool_not_found", `this host has no tool named ${quote(toolName)}`);
   const prepared = await tool.prepare(args.value);
   if (prepared.kind === "invalid_args") return refuse("invalid_args", prepared.message);
 
@@ -112,9 +120,23 @@ async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
   const verdict = evaluate(context, { tool: toolName, accesses: call.accesses, caller: user.caller }, host);
   proven.rule = verdict.rule;
   if (verdict.kind === "denied") return refuse("policy_violation", verdict.reason);
-  const admission = host.limits.admit(verdict.rule, verdict.capability);
+  const { rule, capability, maxOutputBytes } = verdict;
+  const secretEnv: Record<string, Secret> = {};
+  for (const [variable, name] of capability.secretEnv) {
+    const secret = await host.secret?.(name);
+    if (!secret) return refuse("policy_violation", `secret_env of ${rule}: this host keeps no secret named ${name}`);
+    secretEnv[variable] = secret;
+  }
+  const admission = host.limits.admit(rule, capability);
   if (admission.kind === "refused") return refuse(admission.errorKind, admission.message);
-  return { kind: "permitted", call, verdict, release: admission.release, ...proven };
+  const allows = (access: Access) => refuseAccess(capability, access, host) === null;
+  return {
+    kind: "permitted",
+    call,
+    granted: { maxOutputBytes, allows, secretEnv },
+    release: admission.release,
+    ...proven,
+  };
 }
 
 export const refusal = (errorKind: ErrorKind, errorMessage: string): ToolResult => ({

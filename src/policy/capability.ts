@@ -12,6 +12,7 @@ import {
   styleOf,
   usualDenylist,
 } from "./path-rules.ts";
+import { quote } from "./quote.ts";
 
 /** Why something is not allowed. The higher `closeness`, the more of the call had been accepted. */
 export interface Refusal {
@@ -54,7 +55,7 @@ function refusePath(
   { path, mode }: Extract<Access, { kind: "path" }>,
   world: PathWorld,
 ): Refusal | null {
-  const shown = JSON.stringify(path);
+  const shown = quote(path);
   const segments = segmentsOf(path, styleOf(world));
   if (!segments) return { reason: `${shown} is no absolute path in its plain form`, closeness: 1 };
   const kept = protectedBy(segments, mode, world);
@@ -75,7 +76,7 @@ function refuseCommand(
 ): Refusal | null {
   const { commandAllowlist, argsAllowlist, argsDenylist, subcommandAllowlist, runAsShell } = capability;
   const { name, executable, args } = command;
-  const shown = name === executable ? JSON.stringify(name) : `${JSON.stringify(name)} (${executable})`;
+  const shown = name === executable ? quote(name) : `${quote(name)}, which is ${quote(executable)}`;
   const segments = segmentsOf(executable, styleOf(world));
   if (!segments) return { reason: `${shown} is not resolved to an executable`, closeness: 1 };
   if (args.some((arg) => arg.includes("\0"))) return { reason: "an argument holds a zero byte", closeness: 1 };
@@ -87,15 +88,15 @@ function refuseCommand(
   for (const [key, allowed] of narrowing) {
     const fits = allowed.length === 0 ? args.length === 0 : allowed.some((entry) => beginsWith(entry, args));
     if (fits) continue;
-    const given = args.length === 0 ? "no arguments" : JSON.stringify(args[0]);
+    const given = args.length === 0 ? "no arguments" : quote(args[0] ?? "");
     return { reason: `subcommand_allowlist of ${key} does not hold ${given}`, closeness: 3 };
   }
   for (const arg of args) {
     const denial = argsDenylist.find((rule) => deniesArgument(rule, arg));
     if (denial !== undefined)
-      return { reason: `args_denylist holds ${denial}, which denies ${JSON.stringify(arg)}`, closeness: 3 };
+      return { reason: `args_denylist holds ${denial}, which denies ${quote(arg)}`, closeness: 3 };
     if (argsAllowlist && !argsAllowlist.some((rule) => matchesText(rule, arg)))
-      return { reason: `args_allowlist does not hold ${JSON.stringify(arg)}`, closeness: 3 };
+      return { reason: `args_allowlist does not hold ${quote(arg)}`, closeness: 3 };
   }
   return null;
 }

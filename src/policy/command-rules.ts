@@ -3,6 +3,7 @@ import { expandHome } from "../platform/paths.ts";
 import type { Access } from "./access.ts";
 import { matchesText } from "./match.ts";
 import { type PathWorld, styleOf } from "./path-rules.ts";
+import { quote } from "./quote.ts";
 
 type Command = Extract<Access, { kind: "command" }>;
 
@@ -68,7 +69,7 @@ const neverSet =
 
 /** Why a caller may not set `name`, or null. */
 export function envProblem(allowlist: readonly string[], name: string): string | null {
-  if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) return `${JSON.stringify(name)} is no name of a variable`;
+  if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) return `${quote(name)} is no name of a variable`;
   if (neverSet.test(name.toUpperCase())) return `no caller may set the variable ${name}, whatever env_allowlist says`;
   return allowlist.some((entry) => matchesText(entry, name)) ? null : `env_allowlist does not hold ${name}`;
 }

@@ -7,6 +7,7 @@ import { refusalOf } from "./capability.ts";
 import type { Capability, Principal, SecurityContext } from "./context.ts";
 import { matchesTool } from "./match.ts";
 import type { PathWorld } from "./path-rules.ts";
+import { quote } from "./quote.ts";
 
 export interface CallToJudge {
   tool: string;
@@ -52,7 +53,7 @@ export function explain(
   if (unknownKey !== undefined)
     return denied(unknownKey, `its key ${unknownKey} is unknown, so it allows nothing until that is corrected`);
   if (!context.principals.some((principal) => isCaller(principal, call.caller)))
-    return denied("principals", `caller ${JSON.stringify(call.caller.sub)} is none of its principals`);
+    return denied("principals", `caller ${quote(call.caller.sub)} is none of its principals`);
   const denial = context.denyList.find((pattern) => matchesTool(pattern, call.tool));
   if (denial !== undefined) return denied("deny_list", `deny_list holds ${denial}, which denies ${call.tool}`);
   const missing = unstated(call);

@@ -1,4 +1,5 @@
 /** What a tool is: it parses its arguments, says what it will touch, and runs once policy has agreed. */
+import type { Secret } from "../platform/log.ts";
 import type { Access } from "../policy/access.ts";
 
 export interface ToolDescriptor {
@@ -63,6 +64,10 @@ export interface ToolContext {
   output(pipe: Pipe, chunk: Uint8Array): Promise<void>;
   /** The longest each captured stream may be, in bytes, head and tail together. */
   maxOutputBytes: number;
+  /** Whether policy allows what the call meets while it runs, such as an entry of a folder it walks. */
+  allows(access: Access): boolean;
+  /** Variables that the owner sets for the call's processes. Their values appear in no output and in no log. */
+  secretEnv?: Readonly<Record<string, Secret>>;
 }
 
 /** Why a running tool is asked to stop: the value of `signal.reason`. */
