@@ -2,7 +2,22 @@
 import { group, leaf } from "./command.ts";
 
 export const tree = group("aegis runs commands on machines you own, under a policy their owners keep.", {
+  controller: group("The server side: enrolls hosts, routes calls, serves the REST API.", {
+    init: leaf("make keys, database and the first operator's profile", () => import("./controller/init.ts")),
+    token: group("Bearer tokens of operators and services.", {
+      create: leaf("make a token; it is shown once", () => import("./controller/token.ts")),
+    }),
+  }),
   edge: group("The host side, and what operators do with hosts.", {
     status: leaf("whether this host is connected", () => import("./edge/status.ts")),
+    token: group("Enrollment tokens: each lets one machine in, once.", {
+      issue: leaf("ask the controller for an enrollment token", () => import("./edge/token.ts")),
+    }),
+    ls: leaf("list hosts", () => import("./edge/ls.ts")),
+    fleet: group("One tool call on many hosts.", {
+      preview: leaf("which hosts a target means now", () => import("./edge/fleet-preview.ts")),
+      run: leaf("call a tool on every host of a target", () => import("./edge/fleet-run.ts")),
+      cancel: leaf("cancel a run that is going on", () => import("./edge/fleet-cancel.ts")),
+    }),
   }),
 });

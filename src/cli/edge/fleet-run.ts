@@ -1,0 +1,47 @@
+/** `edge fleet run`: one tool call on every host of a target, told as it happens. */
+import type { ApiClient } from "../../api/client.ts";
+import { formatTarget } from "../../api/target-text.ts";
+import type { InvokeRequest } from "../../api/types.ts";
+import { AegisError } from "../../errors.ts";
+import { command, type Surroundings } from "../command.ts";
+import { connect } from "../connection.ts";
+import { outputFlag, outputFormat } from "../options.ts";
+import { linesView } from "../run-lines.ts";
+import { recordsView } from "../run-records.ts";
+import { exitOf, followRun } from "../run-report.ts";
+import { fleetRunFlags, invokeRequest } from "./fleet-flags.ts";
+
+export default command({
+  example: "aegis edge fleet run --target all --tool cmd.run --arg command=uptime --yes",
+  details: `Ends with 0 when every host that was asked succeeded, 6 when one failed or the run was halted, 7 when it was
+cancelled, 8 when hosts only ran out of time, 9 below --require-min, 5 when no host was there. Ctrl-C cancels.`,
+  args: {
+    ...fleetRunFlags,
+    yes: { type: "boolean", alias: "y", description: "do not ask first; needed where nobody can be asked" },
+    output: outputFlag,
+  },
+  async run(given) {
+    const { args, every, stop, terminal, env } = given;
+    const request = invokeRequest(args, every("arg"));
+    const format = outputFormat(args.output, env);
+    const client = await connect(given);
+    if (!args.yes) await askFirst(client, request, given);
+    const view = format === "table" ? linesView(terminal) : recordsView(terminal, format);
+    return exitOf(await followRun(client, request, view, stop));
+  },
+});
+
+async function askFirst(client: ApiClient, request: InvokeRequest, { terminal, stop }: Surroundings): Promise<void> {
+  if (!terminal.interactive)
+    throw new AegisError("usage", "this would act on hosts, and nobody can be asked", {
+      hint: "add --yes if it is meant",
+    });
+  const { resolved, skipped } = await client.preview(request.target);
+  const names = resolved.slice(0, 10).map(({ name }) => name);
+  if (resolved.length > names.length) names.push(`${resolved.length - names.length} more`);
+  const left = skipped.length > 0 ? `; ${skipped.length} would be skipped` : "";
+  terminal.note(
+    `${request.tool} on ${formatTarget(request.target)}: ${resolved.length} hosts (${names.join(", ")})${left}`,
+  );
+  if (!(await terminal.confirm("run it?", stop))) throw new AegisError("cancelled", "nothing was run");
+}

@@ -1,0 +1,84 @@
+/** Shows a run as plain lines: each host's output with its name in front, failures and the sum on stderr. */
+import type { FleetEvent } from "../api/events.ts";
+import { type PrefixedLines, prefixedLines } from "./prefixed-lines.ts";
+import { inWords, type RunView, summaryWords } from "./run-report.ts";
+import { printable, type Terminal } from "./terminal.ts";
+
+/** The bytes of one piece of output, as the host's process wrote them. */
+export const bytesOf = ({ data, base64 }: { data?: string | undefined; base64?: string | undefined }): Uint8Array =>
+  base64 === undefined ? Buffer.from(data ?? "", "utf8") : Buffer.from(base64, "base64");
+
+interface HostLines {
+  name: string;
+  stdout: PrefixedLines;
+  stderr: PrefixedLines;
+  skippedBytes: number;
+}
+
+export function linesView(terminal: Pick<Terminal, "data" | "passthrough" | "note">): RunView {
+  const hosts = new Map<string, HostLines>();
+
+  /** Two hosts of one name are told apart by their ids. */
+  function nameFor(nodeId: string, name: string): string {
+    const taken = [...hosts.values()].some((host) => host.name === name);
+    return printable(taken ? `${name}(${nodeId.slice(0, 8)})` : name);
+  }
+
+  async function finish({ stdout, stderr }: HostLines): Promise<void> {
+    await stdout.end();
+    await stderr.end();
+  }
+
+  return {
+    async show({ event, data }: FleetEvent) {
+      switch (event) {
+        case "started":
+          terminal.note(`run ${data.run_id}: ${data.resolved.length} hosts`);
+          for (const { name, reason } of data.skipped) terminal.note(`${name}: skipped, ${reason}`);
+          break;
+        case "wave_started":
+          terminal.note(`wave ${data.wave} of ${data.of}: ${data.nodes.length} hosts`);
+          break;
+        case "node_started": {
+          const name = nameFor(data.node_id, data.name);
+          hosts.set(data.node_id, {
+            name,
+            stdout: prefixedLines(`${name} | `, terminal.data),
+            stderr: prefixedLines(`${name} | `, terminal.passthrough),
+            skippedBytes: 0,
+          });
+          break;
+        }
+        case "command_progress": {
+          const host = hosts.get(data.node_id);
+          if (host) host.skippedBytes += data.skipped_bytes;
+          await host?.[data.stream].push(bytesOf(data));
+          break;
+        }
+        case "command_result": {
+          const host = hosts.get(data.node_id);
+          if (host) await finish(host);
+          const name = host?.name ?? data.node_id;
+          if (host && host.skippedBytes > 0)
+            terminal.note(`${name}: ${host.skippedBytes} bytes of its output came too fast and are not shown`);
+          if (!data.ok) terminal.note(`${name}: ${inWords(data)}`);
+          break;
+        }
+        case "signature_needed":
+          terminal.note(`${data.node_id}: needs an operator's signature (${data.reason})`);
+          break;
+        case "error":
+          terminal.note(`${data.code}: ${data.message}`);
+          break;
+        case "fleet_result":
+          terminal.note(`${data.outcome}: ${summaryWords(data.summary)}`);
+          break;
+        default:
+          event satisfies never;
+      }
+    },
+    async end() {
+      for (const host of hosts.values()) await finish(host);
+    },
+  };
+}

@@ -1,0 +1,112 @@
+/** Follows one run from its first event to its last, and says how it ended. */
+import type { ApiClient } from "../api/client.ts";
+import type { CommandResult, FleetEvent, RunOutcome, RunSummary } from "../api/events.ts";
+import type { InvokeRequest, SkippedHost } from "../api/types.ts";
+import { AegisError, errorTable, isErrorCode } from "../errors.ts";
+
+export interface RunReport {
+  runId: string;
+  outcome: RunOutcome;
+  summary: RunSummary;
+  /** Host's node id -> what it answered. */
+  results: ReadonlyMap<string, CommandResult>;
+  /** Node id -> the host's name, as far as they started. */
+  names: ReadonlyMap<string, string>;
+  skipped: readonly SkippedHost[];
+  /** Why the run was refused as a whole. */
+  refusal: { code: string; message: string } | null;
+}
+
+export interface RunView {
+  show(event: FleetEvent): Promise<void>;
+  /** What is still held back; called once, also when reading failed. */
+  end(): Promise<void>;
+}
+
+/** When `stop` aborts, the run is cancelled at the controller and followed to its end: hosts then tell what they stopped. */
+export async function followRun(
+  client: Pick<ApiClient, "invoke" | "cancel">,
+  request: InvokeRequest,
+  view: RunView,
+  stop: AbortSignal,
+): Promise<RunReport> {
+  const results = new Map<string, CommandResult>();
+  const names = new Map<string, string>();
+  let started: { runId: string; skipped: readonly SkippedHost[] } | null = null;
+  let refusal: RunReport["refusal"] = null;
+  let cancelling: Promise<unknown> | null = null;
+  const hardStop = new AbortController();
+  const cancel = () => {
+    if (!started || cancelling) return;
+    cancelling = client.cancel(started.runId, "the operator stopped it").catch((error: unknown) => {
+      hardStop.abort();
+      throw error;
+    });
+    // Awaited below; until then a failure must not count as nobody's.
+    cancelling.catch(() => {});
+  };
+  stop.addEventListener("abort", cancel, { once: true });
+  try {
+    for await (const event of client.invoke(request, { signal: hardStop.signal })) {
+      await view.show(event);
+      switch (event.event) {
+        case "started":
+          started = { runId: event.data.run_id, skipped: event.data.skipped };
+          if (stop.aborted) cancel();
+          break;
+        case "node_started":
+          names.set(event.data.node_id, event.data.name);
+          break;
+        case "command_result":
+          results.set(event.data.node_id, event.data);
+          break;
+        case "error":
+          refusal = event.data;
+          break;
+        case "fleet_result": {
+          const { run_id: runId, outcome, summary } = event.data;
+          return { runId, outcome, summary, results, names, refusal, skipped: started?.skipped ?? [] };
+        }
+      }
+    }
+    throw new AegisError("unavailable", "the controller's events ended before the run did");
+  } finally {
+    stop.removeEventListener("abort", cancel);
+    await view.end();
+    await cancelling;
+  }
+}
+
+/** A failed host is never 0. */
+export function exitOf({ outcome, summary, refusal }: RunReport): number {
+  const { ok, err, timed_out, edge_disconnected, skipped } = summary;
+  if (outcome === "cancelled") return errorTable.cancelled.exit;
+  if (refusal) return isErrorCode(refusal.code) ? errorTable[refusal.code].exit : errorTable.internal.exit;
+  if (timed_out > 0 && err + edge_disconnected === 0) return errorTable.deadline_exceeded.exit;
+  if (outcome !== "complete" || err + edge_disconnected + timed_out > 0) return errorTable.fleet_failed.exit;
+  return ok === 0 && skipped > 0 ? errorTable.edge_unavailable.exit : 0;
+}
+
+/** What became of one call, in a few words. */
+export function inWords(result: CommandResult): string {
+  if (result.ok) return "ok";
+  if (result.error_kind === "nonzero_exit") return `exit ${result.exit_code}`;
+  if (result.error_kind === "signal") return `ended by ${result.signal ?? "a signal"}`;
+  const kind = result.error_kind ?? result.outcome;
+  return result.error_message ? `${kind}: ${result.error_message}` : kind;
+}
+
+/** `3 ok, 1 failed, 1 skipped`. */
+export function summaryWords(summary: RunSummary): string {
+  const words: [keyof RunSummary, string][] = [
+    ["ok", "ok"],
+    ["err", "failed"],
+    ["timed_out", "timed out"],
+    ["cancelled", "cancelled"],
+    ["edge_disconnected", "lost"],
+    ["not_started", "not started"],
+    ["skipped", "skipped"],
+  ];
+  const parts = words.filter(([key]) => key === "ok" || summary[key] > 0);
+  return parts.map(([key, word]) => `${summary[key]} ${word}`).join(", ");
+}

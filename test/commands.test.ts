@@ -1,0 +1,150 @@
+/** The command tree against the product's own table: no flag it does not name, no command that shows no example. */
+import { describe, expect, test } from "bun:test";
+import type { Command, Group } from "../src/cli/command.ts";
+import { isRepeatable } from "../src/cli/command.ts";
+import { isLeaf } from "../src/cli/root.ts";
+import { spelling } from "../src/cli/strict.ts";
+import { tree } from "../src/cli/tree.ts";
+
+/** Every flag that a command may have, besides -o where a result is printed; `...` marks those that may be repeated. */
+const table: Readonly<Record<string, string>> = {
+  dev: "--data-dir --once --port --grpc-port",
+  "controller init": "--data-dir --public-endpoint --tenant --offline-root",
+  "controller start": "--data-dir --grpc-port --port --tls-cert --tls-key --require-strict --insecure-http",
+  "controller service install": "",
+  "controller service uninstall": "",
+  "controller service status": "",
+  "controller token create": "--scope... --tenant --context... --expires --name --data-dir",
+  "controller token ls": "--data-dir",
+  "controller token revoke": "--data-dir",
+  "controller tenant ls": "--data-dir",
+  "controller tenant rm": "--data-dir",
+  "controller keys ls": "--data-dir",
+  "controller keys rotate": "--data-dir",
+  "controller keys revoke": "--data-dir",
+  "controller ca": "--data-dir",
+  "controller backup": "--data-dir",
+  "controller restore": "--data-dir",
+  "controller audit export": "--data-dir",
+  "controller audit verify": "--data-dir",
+  login: "--token-file --fingerprint",
+  logout: "",
+  whoami: "",
+  "edge token issue": "--name --ttl --tag... --for --compat",
+  "edge enroll":
+    "--token-file --config --state-dir --name --label... --non-interactive --force --keep-existing --dry-run --minimal --no-service --allow... --full-access --allow-unsandboxed",
+  "edge run": "--config --state-dir --once",
+  daemon: "--config --state-dir --once",
+  "edge status": "--state-dir",
+  "edge log": "--state-dir",
+  "edge pause": "--state-dir",
+  "edge resume": "--state-dir",
+  "edge policy test": "--context --tool --arg... --state-dir --config",
+  "edge logout": "--revoke --service --purge --force --state-dir",
+  "edge secret set": "--state-dir",
+  "edge secret ls": "--state-dir",
+  "edge secret rm": "--state-dir",
+  "edge service install":
+    "--force --keep-existing --non-interactive --print --platform --system --proxy --allow... --allow-user-bus --allow-jit --allow-unsandboxed",
+  "edge service uninstall": "--force --non-interactive --print --platform --system",
+  "edge service reinstall":
+    "--force --keep-existing --non-interactive --print --platform --system --proxy --allow... --allow-user-bus --allow-jit --allow-unsandboxed",
+  "edge service status": "--platform --system",
+  "edge service restart": "--platform --system",
+  "edge service logs": "--follow --lines --platform --system",
+  "edge keys rotate": "--keep-old --force --state-dir",
+  "edge keys revoke-remote": "",
+  "edge token refresh": "--force --state-dir",
+  "edge ls": "--tag... --label... --connected --all",
+  "edge tag add": "",
+  "edge tag rm": "",
+  "edge group ls": "",
+  "edge group create": "--selector",
+  "edge group set-pinned": "--add... --rm...",
+  "edge group rm": "",
+  "edge exec": "--context --deadline --cwd --env... --stdin --job",
+  "edge cp": "",
+  "edge fleet preview": "--target",
+  "edge fleet run":
+    "--target --tool --arg... --args --context --mode --max-concurrency --on-error --require-min --deadline --yes",
+  "edge fleet cancel": "",
+  "edge fleet runs": "",
+  "edge fleet show": "",
+  "edge fleet keys rotate": "--target --yes",
+  "edge fleet update": "--target --yes",
+  "operator key create": "",
+  "operator key show": "",
+  mcp: "",
+  doctor: "--state-dir --config",
+  update: "--check --version --rollback",
+  completion: "",
+  "install path": "",
+};
+
+interface Found {
+  path: string;
+  summary: string;
+  command: Command;
+}
+
+async function commands(group: Group, path: string[] = []): Promise<Found[]> {
+  const found = Object.entries(group.commands).map(async ([name, node]): Promise<Found[]> => {
+    const words = [...path, name];
+    return isLeaf(node)
+      ? [{ path: words.join(" "), summary: node.summary, command: await node.load() }]
+      : await commands(node, words);
+  });
+  return (await Promise.all(found)).flat();
+}
+
+function groups(group: Group, path = "aegis"): [string, Group][] {
+  const below = Object.entries(group.commands).flatMap(([name, node]) =>
+    isLeaf(node) ? [] : groups(node, `${path} ${name}`),
+  );
+  return [[path, group], ...below];
+}
+
+const all = await commands(tree);
+const flagsOf = ({ command }: Found) =>
+  Object.entries(command.flags)
+    .filter(([, def]) => def.type !== "positional")
+    .map(([name, def]) => `${spelling(name, def)}${isRepeatable(def) ? "..." : ""}`);
+
+describe("every command", () => {
+  test("is one of the product's", () => {
+    expect(all.length).toBeGreaterThan(10);
+    expect(all.map(({ path }) => path).filter((path) => !(path in table))).toEqual([]);
+  });
+
+  for (const found of all) {
+    const { path, summary, command } = found;
+    test(`aegis ${path} has only flags of the table, each explained once`, () => {
+      const allowed = [...(table[path] ?? "").split(" "), "--output"];
+      expect(flagsOf(found).filter((flag) => !allowed.includes(flag))).toEqual([]);
+      for (const [name, def] of Object.entries(command.flags)) {
+        const text = (def.type === "boolean" && def.negativeDescription) || def.description;
+        expect(`${name}: ${text}`).toMatch(/: \S.{5,}/);
+      }
+    });
+
+    test(`aegis ${path} says what it does and shows an example that it accepts`, async () => {
+      expect(summary).toMatch(/^[a-z].*[^.]$/);
+      expect(command.example).toStartWith(`aegis ${path}`);
+      const { check } = await import("../src/cli/strict.ts");
+      const words = shellWords(command.example).slice(1 + path.split(" ").length);
+      expect(() => check(words, command, path)).not.toThrow();
+    });
+  }
+
+  test("is in a group that says what it is for", () => {
+    for (const [path, group] of groups(tree)) expect(`${path}: ${group.summary}`).toMatch(/: .{10,}\.$/);
+  });
+});
+
+/** Words of an example: quotes group, pipes and redirections end it. */
+function shellWords(line: string): string[] {
+  const command = line.replace(/^.*\|\s*(?=aegis )/, "").replace(/\s+[|<>].*$/, "");
+  return [...command.matchAll(/'([^']*)'|"([^"]*)"|(\S+)/g)].map(
+    ([, single, double, bare]) => single ?? double ?? bare ?? "",
+  );
+}
