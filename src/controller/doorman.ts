@@ -15,10 +15,12 @@ import type { Log } from "../platform/log.ts";
 import type { NodeRow, Store } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { toLong } from "../wire/whole.ts";
+import { type CompatAnswer, createCompatDoor } from "./compat-door.ts";
+import type { CompatStream } from "./compat-session.ts";
 import type { ControllerKeys } from "./keys.ts";
 import { creditWindowBytes, type NodeSession, nodeSession, type SessionStream } from "./node-session.ts";
 import type { ResultLedger } from "./result-ledger.ts";
-import type { Sessions } from "./sessions.ts";
+import { defaultHeartbeatMs, type Sessions } from "./sessions.ts";
 
 const { GoodbyeReason, SealRefusal, EdgeCapabilities } = aegis.cluster.v1;
 type HelloEvent = aegis.cluster.v1.HelloEvent.$Properties;
@@ -45,6 +47,7 @@ export interface DoormanOptions {
 
 /** One stream whose Hello was accepted. */
 export interface Guest {
+  kind: "strict";
   /** Sends ACCEPT and starts the wait for CONFIRM. */
   welcome(): void;
   /** The next frame. False: the stream must end. */
@@ -55,14 +58,16 @@ export interface Guest {
 
 export type Answer =
   | { kind: "come_in"; guest: Guest }
+  | CompatAnswer
   | { kind: "refused"; status: number; message: string; refusal: Uint8Array | null };
 
 export interface Doorman {
-  hello(hello: HelloEvent, address: string, stream: SessionStream): Promise<Answer>;
+  hello(hello: HelloEvent, address: string, stream: SessionStream & CompatStream): Promise<Answer>;
 }
 
 export function createDoorman(options: DoormanOptions): Doorman {
   const { store, keys, keyset, sessions, clock, time, log } = options;
+  const compatDoor = createCompatDoor(options);
   const waiting = new Map<string, number>();
   let waitingInAll = 0;
   // Verified instead of a node's key when there is no such node, so that an answer takes as long either way.
@@ -100,9 +105,6 @@ export function createDoorman(options: DoormanOptions): Doorman {
       "the host could not be authenticated; enroll it again if it should be known here",
     );
     const sealHello = event.sealHello ?? new Uint8Array();
-    if (sealHello.length === 0) {
-      return refused(failedPrecondition, "this controller takes strict sessions only: the Hello carries no seal_hello");
-    }
     const token = verifyJwt("node", event.envelope?.nodeSecurityToken ?? "", {
       keys: keyset.tokenKeys,
       issuer: keyset.controllerId,
@@ -120,6 +122,8 @@ export function createDoorman(options: DoormanOptions): Doorman {
     const { hello } = heard;
     if (!row || claims.tid !== row.tenantId || hello.controllerId !== keyset.controllerId) return stranger;
     if (claims.cnf.jwk.x !== Buffer.from(row.publicKey).toString("base64url")) return stranger;
+    if (row.seal !== "strict")
+      return refused(failedPrecondition, "this host is enrolled for compat sessions; enroll it again for strict ones");
     if (row.revokedAt !== null)
       return signed(row.nodeId, sealHello, GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
     if (time() > claims.exp * 1000)
@@ -147,6 +151,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
       }
       const leave = enter(address);
       try {
+        if (!event.sealHello?.length) return await compatDoor.hello(event, stream);
         const known = await judge(event);
         if (known.kind !== "known") return known;
         const answer = answerHello(known.hello, {
@@ -251,6 +256,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
     }
 
     return {
+      kind: "strict",
       welcome() {
         stream.write(accept);
         void clock.sleep(doorLimits.confirmMs, patience.signal).then(() => {
@@ -275,6 +281,3 @@ export function createDoorman(options: DoormanOptions): Doorman {
     };
   }
 }
-
-/** What a host uses when nobody told it otherwise; its own setting is not known here. */
-const defaultHeartbeatMs = 30_000;

@@ -16,6 +16,7 @@ import type { Log } from "../platform/log.ts";
 import type { aegis } from "../wire/gen/messages.js";
 import { clusterService, maxMessageBytes, refusalTrailer } from "../wire/service.ts";
 import { toLong, whole } from "../wire/whole.ts";
+import type { CompatGuest } from "./compat-door.ts";
 import type { Doorman, Guest } from "./doorman.ts";
 import type { Enrollment } from "./enrollment.ts";
 import { addHealth } from "./grpc-health.ts";
@@ -90,7 +91,7 @@ export async function startGrpc({ host, port, tls, doorman, enrollment, log }: G
 
 /** Feeds one stream to the doorman: Hello first, and until it is answered nothing else. */
 function connectEdge(call: EdgeCall, doorman: Doorman): void {
-  let guest: Guest | null = null;
+  let guest: Guest | CompatGuest | null = null;
   let state: "hello" | "judging" | "open" | "over" = "hello";
 
   const refuse = (code: number, details: string, refusal: Uint8Array | null = null) => {
@@ -122,8 +123,7 @@ function connectEdge(call: EdgeCall, doorman: Doorman): void {
   call.on("data", (event: EdgeEvent) => {
     if (state === "over") return;
     if (state === "open") {
-      const frame = sealedFrame(event);
-      if (!frame || !guest?.frame(frame)) end();
+      if (!guest || !heard(guest, event)) end();
       return;
     }
     if (state === "judging" || !event.hello)
@@ -135,6 +135,7 @@ function connectEdge(call: EdgeCall, doorman: Doorman): void {
     const stream = {
       write: (frame: Frame) =>
         void call.write({ sealed: { ...frame, seq: toLong(frame.seq), timeMs: toLong(frame.timeMs) } }),
+      send: (command: EdgeCommand) => void call.write(command),
       end,
     };
     void doorman
@@ -150,6 +151,13 @@ function connectEdge(call: EdgeCall, doorman: Doorman): void {
       })
       .catch(() => refuse(status.INTERNAL, "this controller could not answer; its log says why"));
   });
+}
+
+/** A strict session has frames and nothing else, a compat session none. */
+function heard(guest: Guest | CompatGuest, event: EdgeEvent): boolean {
+  if (guest.kind === "compat") return guest.event(event);
+  const frame = sealedFrame(event);
+  return frame !== null && guest.frame(frame);
 }
 
 function sealedFrame({ event, sealed }: EdgeEvent): Frame | null {
