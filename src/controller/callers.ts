@@ -3,8 +3,10 @@ import { randomUUID } from "node:crypto";
 import { type Claims, signJwt } from "../envelope/jwt.ts";
 import type { SigningKey } from "../envelope/public-key.ts";
 import { maxUserTokenSecs, signUserCall } from "../envelope/user.ts";
+import type { Seal } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { toLong } from "../wire/whole.ts";
+import { compatCommand } from "./compat-command.ts";
 import type { CallRequest } from "./dispatch-types.ts";
 import type { ControllerKeys } from "./keys.ts";
 import { creditWindowBytes } from "./node-session.ts";
@@ -20,7 +22,7 @@ interface CallerToken {
   since: number;
 }
 
-/** The serialised EdgeCommand of a call. */
+/** The serialised EdgeCommand of a call, in the form that a host of this kind takes. */
 export function callers({
   keys,
   controllerId,
@@ -29,7 +31,7 @@ export function callers({
   keys: ControllerKeys;
   controllerId: string;
   time: () => number;
-}): (request: CallRequest) => Uint8Array {
+}): (request: CallRequest, seal: Seal) => Uint8Array {
   const tokens = new Map<string, CallerToken>();
 
   function tokenFor({ principal, context, runId, via }: CallRequest): CallerToken {
@@ -59,8 +61,9 @@ export function callers({
     return entry;
   }
 
-  return (request) => {
-    const { commandId, nodeId, context, tool, deadlineMs, principal, runId } = request;
+  return (request, seal) => {
+    if (seal === "compat") return compatCommand(request, tokenFor(request).token);
+    const { commandId, nodeId, context, tool, deadlineMs, principal, runId, operator } = request;
     const argsJson = Buffer.from(request.argsJson, "utf8");
     const { token, key } = tokenFor(request);
     const call = {
@@ -71,7 +74,7 @@ export function callers({
       tool,
       argsJson,
       deadlineMs,
-      operator: new Uint8Array(),
+      operator,
     };
     return aegis.cluster.v1.EdgeCommand.encode({
       invokeTool: {
@@ -86,6 +89,7 @@ export function callers({
         toolName: tool,
         argsJson,
         runId,
+        operator,
         ...(deadlineMs > 0
           ? { deadline: { seconds: toLong(Math.floor(deadlineMs / 1000)), nanos: (deadlineMs % 1000) * 1_000_000 } }
           : {}),

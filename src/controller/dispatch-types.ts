@@ -25,6 +25,8 @@ export interface CallRequest {
   deadlineMs: number;
   /** Whether somebody wants live output. */
   progress: boolean;
+  /** A serialised OperatorProof, handed on as it came; empty when there is none. */
+  operator: Uint8Array;
 }
 
 /** One pipe's captured output; omitted bytes = bytes - head.length - tail.length. */

@@ -2,15 +2,12 @@
 import { sha256 } from "../envelope/statement.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Store } from "../store/store.ts";
-import { aegis } from "../wire/gen/messages.js";
-import { structToJson } from "../wire/json.ts";
-import { whole } from "../wire/whole.ts";
 import type { Bus, SessionCallEvent } from "./bus.ts";
+import { missingResult, receivedResult } from "./call-result.ts";
 import { callers } from "./callers.ts";
-import type { CallRequest, Dispatcher, ResultEvent, StreamResult } from "./dispatch-types.ts";
+import type { CallRequest, Dispatcher, ResultEvent } from "./dispatch-types.ts";
 import type { ControllerKeys } from "./keys.ts";
 import { creditWindowBytes } from "./node-session.ts";
-import { nodeOutcome } from "./result-ledger.ts";
 
 /** How long after the deadline the host's own answer is awaited before the controller cancels. */
 const deadlineSlackMs = 5_000;
@@ -29,7 +26,7 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
 
   return {
     async *call(request, signal) {
-      const body = command(request);
+      const body = command(request, (await store.node(request.nodeId))?.seal ?? "strict");
       const startedAt = time();
       await store.insertCommand({
         commandId: request.commandId,
@@ -86,7 +83,7 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
     request: CallRequest,
     { body, durationMs, aborted }: { body: Uint8Array; durationMs: number; aborted: AbortSignal },
   ): Promise<ResultEvent> {
-    if (event.kind === "result") return received(event, body);
+    if (event.kind === "result") return receivedResult({ ...event, commandBody: body, roundTripMs: durationMs });
     const outcome = aborted.aborted ? (aborted.reason === "deadline" ? "timed_out" : "cancelled") : "edge_disconnected";
     const words = {
       timed_out: "the deadline passed and the host did not answer; it may still be running",
@@ -105,61 +102,6 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
       receipt: "missing",
       outputComplete: false,
     });
-    const errorKind = { timed_out: "timeout", cancelled: "cancelled", edge_disconnected: "edge_disconnected" }[outcome];
-    return { ...noResult, outcome, errorKind, errorMessage: words, durationMs };
+    return missingResult(outcome, words, durationMs);
   }
-}
-
-const nothing: StreamResult = { head: new Uint8Array(), tail: new Uint8Array(), bytes: 0 };
-
-const noResult = {
-  kind: "result",
-  ok: false,
-  exitCode: null,
-  signal: null,
-  stdout: nothing,
-  stderr: nothing,
-  structured: null,
-  jobId: null,
-  late: false,
-  output: "incomplete",
-  receipt: "missing",
-  receiptProof: null,
-} as const satisfies Partial<ResultEvent>;
-
-/** A host's own result, from the bytes it signed. */
-function received(
-  { result, signature, keyId, receipt, outputComplete }: Extract<SessionCallEvent, { kind: "result" }>,
-  commandBody: Uint8Array,
-): ResultEvent {
-  const event = aegis.cluster.v1.CommandResultEvent.decode(result);
-  const answer: aegis.cluster.v1.EdgeResult.$Properties = event.result ?? {};
-  return {
-    kind: "result",
-    outcome: nodeOutcome(event),
-    ok: answer.ok ?? false,
-    exitCode: answer.exitCode ?? 0,
-    signal: answer.signal || null,
-    errorKind: answer.errorKind || null,
-    errorMessage: answer.errorMessage || null,
-    durationMs: whole(event.durationMs) ?? 0,
-    stdout: stream(answer.stdout, answer.stdoutHead, whole(answer.stdoutBytes)),
-    stderr: stream(answer.stderr, answer.stderrHead, whole(answer.stderrBytes)),
-    structured: answer.structuredResult ? structToJson(answer.structuredResult) : null,
-    jobId: answer.jobId || null,
-    late: false,
-    output: outputComplete ? "complete" : "incomplete",
-    receipt,
-    receiptProof: { commandBody, result, signature, keyId },
-  };
-}
-
-function stream(
-  bytes: Uint8Array | null | undefined,
-  head: number | null | undefined,
-  total: number | null,
-): StreamResult {
-  const all = bytes ?? new Uint8Array();
-  const cut = Math.min(head ?? all.length, all.length);
-  return { head: all.subarray(0, cut), tail: all.subarray(cut), bytes: Math.max(total ?? 0, all.length) };
 }
