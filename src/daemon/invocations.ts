@@ -4,7 +4,7 @@
  */
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
-import type { StopReason } from "../tools/tool.ts";
+import type { StopReason, ToolContext } from "../tools/tool.ts";
 import { type Host, type Invoked, invoke, refusal } from "./invoke.ts";
 import type { Delivery, Outbox } from "./outbox.ts";
 import type { ReceivedCall } from "./received.ts";
@@ -39,6 +39,8 @@ interface Entry {
   call: ReceivedCall;
   delivery: Delivery;
   stop: AbortController;
+  /** Aborts when the call is answered, which happens once. */
+  answered: AbortController;
 }
 
 export function createInvocations({ host, outbox, clock, log, maxConcurrent }: InvocationsOptions): Invocations {
@@ -47,7 +49,9 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
   let draining = false;
   let idle: Array<() => void> = [];
 
-  function answer({ call, delivery }: Entry, { result, started }: Invoked): void {
+  function answer({ call, delivery, answered }: Entry, { result, started }: Invoked): void {
+    if (answered.signal.aborted) return;
+    answered.abort();
     const durationMs = clock.monotonic() - call.receivedAt;
     delivery.finish({ result, started, durationMs });
     const outcome = result.ok ? "ok" : (result.errorKind ?? "error");
@@ -67,11 +71,9 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
   async function run(entry: Entry): Promise<void> {
     const { call, delivery, stop } = entry;
     running.add(entry);
-    const timer = new AbortController();
-    if (call.deadlineMs > 0) void expire(entry, timer.signal);
     try {
-      const context = { signal: stop.signal, output: delivery.progress };
-      answer(entry, await invoke(call, host(), context));
+      const output: ToolContext["output"] = (pipe, chunk) => delivery.progress(pipe, chunk, stop.signal);
+      answer(entry, await invoke(call, host(), { signal: stop.signal, output }));
     } catch (error) {
       log.error("call_failed", { command_id: call.commandId, tool: call.tool, error });
       answer(entry, {
@@ -79,26 +81,27 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
         started: true,
       });
     } finally {
-      timer.abort();
       running.delete(entry);
       next();
     }
   }
 
   /** The deadline counts from arrival, so time in the queue is part of it. */
-  async function expire({ call, stop }: Entry, signal: AbortSignal): Promise<void> {
-    await clock.sleep(Math.max(0, call.receivedAt + call.deadlineMs - clock.monotonic()), signal);
-    if (!signal.aborted) stop.abort({ kind: "timeout", afterMs: call.deadlineMs } satisfies StopReason);
+  async function expire(entry: Entry): Promise<void> {
+    const { call, stop, answered } = entry;
+    await clock.sleep(Math.max(0, call.receivedAt + call.deadlineMs - clock.monotonic()), answered.signal);
+    if (answered.signal.aborted) return;
+    const waiting = queue.indexOf(entry);
+    if (waiting < 0) return stop.abort({ kind: "timeout", afterMs: call.deadlineMs } satisfies StopReason);
+    queue.splice(waiting, 1);
+    unstarted(entry, "timeout", `still queued after its deadline of ${call.deadlineMs} ms; nothing ran`);
   }
 
   function next(): void {
     while (running.size < maxConcurrent) {
       const entry = queue.shift();
       if (!entry) break;
-      const { call } = entry;
-      if (call.deadlineMs > 0 && clock.monotonic() - call.receivedAt >= call.deadlineMs) {
-        unstarted(entry, "timeout", `still queued after its deadline of ${call.deadlineMs} ms; nothing ran`);
-      } else void run(entry);
+      void run(entry);
     }
     if (running.size > 0 || queue.length > 0) return;
     for (const resolve of idle) resolve();
@@ -117,7 +120,7 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
     },
     submit(call) {
       const delivery = outbox.open(call);
-      const entry: Entry = { call, delivery, stop: new AbortController() };
+      const entry: Entry = { call, delivery, stop: new AbortController(), answered: new AbortController() };
       if (draining)
         return unstarted(entry, "draining", "this host takes no new calls: it is about to restart or to move");
       if (queue.length >= maxQueuedCalls) {
@@ -128,6 +131,7 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
         );
       }
       queue.push(entry);
+      if (call.deadlineMs > 0) void expire(entry);
       next();
     },
     reject(commandId, commandBody, reason) {

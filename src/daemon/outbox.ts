@@ -2,11 +2,12 @@
  * What leaves the daemon about its calls: live output while there is credit and a session, and results that wait, signed,
  * until the controller says that it has stored them.
  */
+import { maxBodyBytes } from "../envelope/frame.ts";
 import type { SigningKey } from "../envelope/public-key.ts";
 import { progressChain, signReceipt } from "../envelope/receipt.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
-import type { Pipe, ToolResult } from "../tools/tool.ts";
+import { type Captured, nothingCaptured, type Pipe, type ToolResult } from "../tools/tool.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { toLong } from "../wire/whole.ts";
 import { type Credit, createCredit } from "./credit.ts";
@@ -29,9 +30,12 @@ export interface FrameSender {
 
 /** One command's way out. */
 export interface Delivery {
-  /** Live output; resolves when more may follow. Never rejects: without a session, what would be sent is counted instead. */
-  progress(pipe: Pipe, chunk: Uint8Array): Promise<void>;
-  /** The one result. `started` is false when nothing ran. */
+  /**
+   * Live output; resolves when more may follow. Never rejects: without a session, what would be sent is counted instead.
+   * A call that `stop` ends waits for no reader, who may never come: it goes on with what credit there is.
+   */
+  progress(pipe: Pipe, chunk: Uint8Array, stop: AbortSignal): Promise<void>;
+  /** The one result. `started` is false when nothing ran. Never throws: a result too long for a message says so instead. */
   finish(outcome: { result: ToolResult; started: boolean; durationMs: number }): void;
 }
 
@@ -71,7 +75,9 @@ interface Waiting {
 export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Outbox {
   let sender: FrameSender | null = null;
   const results: Waiting[] = [];
+  /** Of commands that want live output, by id; and all of them, also those whose id is not theirs alone. */
   const credits = new Map<string, Credit>();
+  const open = new Set<Credit>();
 
   /** Drops from the oldest on, but never the newest: a result is at most one message. */
   function prune(): void {
@@ -103,7 +109,7 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
     detach(gone) {
       if (sender !== gone) return;
       sender = null;
-      for (const credit of credits.values()) credit.close();
+      for (const credit of open) credit.close();
     },
     credit(commandId, limit) {
       credits.get(commandId)?.raise(limit);
@@ -118,18 +124,21 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
       const session = sender;
       const credit = createCredit(initialCredit);
       const wanted = initialCredit > 0;
-      credits.set(commandId, credit);
+      open.add(credit);
+      // A second command of the same id must not take the first one's credit away.
+      if (wanted && !credits.has(commandId)) credits.set(commandId, credit);
       const chain = progressChain();
       const produced = { stdout: 0, stderr: 0 };
       let dropped = 0;
 
       return {
-        async progress(pipe, chunk) {
+        async progress(pipe, chunk, stop) {
           let rest = chunk;
           while (rest.length > 0) {
             if (!wanted || !session || sender !== session || credit.closed) break;
             if (credit.available <= 0) {
-              await credit.wait();
+              if (stop.aborted) break;
+              await unlessAborted(credit.wait(), stop);
               continue;
             }
             const part = rest.subarray(0, Math.min(rest.length, credit.available, maxChunkBytes));
@@ -144,23 +153,26 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
             produced[pipe] += part.length;
             chain.add(body);
             rest = rest.subarray(part.length);
-            if (!session.send("progress", body)) await session.drained();
+            if (!session.send("progress", body)) await unlessAborted(session.drained(), stop);
           }
           produced[pipe] += rest.length;
           dropped += rest.length;
         },
         finish({ result, started, durationMs }) {
           if (credits.get(commandId) === credit) credits.delete(commandId);
+          open.delete(credit);
           credit.close();
-          const bytes = encodeResult({
-            commandId,
-            result,
-            started,
-            durationMs,
-            progressFrames: chain.frames,
-            progressChain: chain.value,
-            progressDroppedBytes: dropped,
-          });
+          const encoded = (said: ToolResult) =>
+            encodeResult({
+              commandId,
+              result: said,
+              started,
+              durationMs,
+              progressFrames: chain.frames,
+              progressChain: chain.value,
+              progressDroppedBytes: dropped,
+            });
+          const bytes = fitting(result, encoded);
           const receiptSig = signReceipt(nodeKey, { nodeId, commandId, commandBody, result: bytes });
           const body = SealedResult.encode({ result: bytes, receiptSig, keyId: nodeKey.keyId }).finish();
           results.push({ commandId, body, since: clock.monotonic() });
@@ -170,4 +182,42 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
       };
     },
   };
+}
+
+/** A result frame holds a result, a signature and a key id. */
+const maxResultBytes = maxBodyBytes - 256;
+
+/** The result as bytes; what no message can carry is replaced by words, so that the call still has its one ending. */
+function fitting(result: ToolResult, encoded: (result: ToolResult) => Uint8Array): Uint8Array {
+  let why: string;
+  try {
+    const bytes = encoded(result);
+    if (bytes.length <= maxResultBytes) return bytes;
+    why = `has ${bytes.length} bytes, and a message holds ${maxResultBytes}`;
+  } catch (error) {
+    why = `cannot be written: ${(error as Error).message}`;
+  }
+  const omitted = ({ bytes }: Captured): Captured => ({ ...nothingCaptured, bytes });
+  return encoded({
+    ok: false,
+    exitCode: result.exitCode,
+    ...(result.signal ? { signal: result.signal } : {}),
+    stdout: omitted(result.stdout),
+    stderr: omitted(result.stderr),
+    errorKind: "internal",
+    errorMessage: `the call ended, but its result ${why}; its output is left out`,
+  });
+}
+
+/** Waits for `promise`, but not beyond an abort. */
+function unlessAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const done = () => {
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    signal.addEventListener("abort", done, { once: true });
+    void promise.then(done);
+  });
 }
