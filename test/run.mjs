@@ -87,7 +87,13 @@ export async function runTests(bun, patterns, options) {
   try {
     const outfile = join(scratch, "report.xml");
     const workers = options.serial ? ["--isolate"] : ["--parallel=2"];
-    const flags = ["--only-failures", ...workers, "--reporter=junit", `--reporter-outfile=${outfile}`];
+    const flags = [
+      "--only-failures",
+      "--timeout=30000",
+      ...workers,
+      "--reporter=junit",
+      `--reporter-outfile=${outfile}`,
+    ];
     const status = await new Promise((resolve, reject) => {
       const child = spawn(bun, ["test", ...flags, ...files.map((file) => `./${file}`)], {
         cwd: root,
