@@ -10,6 +10,8 @@ export interface OpenChallenge {
   nodeId: string;
   key: PublicKey;
   nonce: Uint8Array;
+  /** The client offered strict sessions, so it must prove itself as ours do. */
+  strict: boolean;
 }
 
 export interface Challenges {

@@ -8,9 +8,9 @@ import { uuidBytes } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
-import type { Store } from "../store/store.ts";
+import type { Seal, Store } from "../store/store.ts";
 import type { aegis } from "../wire/gen/messages.js";
-import type { Challenges } from "./challenges.ts";
+import type { Challenges, OpenChallenge } from "./challenges.ts";
 import type { ControllerKeys } from "./keys.ts";
 
 export const nodeTokenLifeMs = 30 * 24 * 60 * 60 * 1000;
@@ -29,6 +29,8 @@ export interface EnrollmentOptions {
   /** Controller time in milliseconds. */
   time: () => number;
   log: Log;
+  /** No host is enrolled for compat sessions. */
+  requireStrict?: boolean | undefined;
 }
 
 export interface TokenRequest {
@@ -39,6 +41,8 @@ export interface TokenRequest {
   tags: readonly string[];
   /** Bound to this node: the only kind of token that may give a known node a new key. */
   forNode: string | null;
+  /** Admits a host for compat sessions: the peer's daemon, or ours told to be like it. */
+  compat?: boolean | undefined;
 }
 
 export interface Enrollment {
@@ -53,6 +57,7 @@ export interface Enrollment {
 export interface Admission {
   nodeSecurityToken: string;
   expiresAtMs: number;
+  seal: Seal;
   keysetChain: Uint8Array[];
   enrollGrant: Uint8Array;
 }
@@ -67,7 +72,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const endpoint = `https://${options.publicEndpoint}`;
 
   return {
-    async issue({ tenantId, issuedTo, ttlMs, tags, forNode }) {
+    async issue({ tenantId, issuedTo, ttlMs, tags, forNode, compat = false }) {
+      if (compat && options.requireStrict) throw strictOnly();
       const now = time();
       const bound = forNode ? await store.node(forNode) : null;
       if (forNode && (!bound || bound.tenantId !== tenantId))
@@ -83,7 +89,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         cep: endpoint,
         pin: [...options.pins],
         crk: keyset.rootKey.kid,
-        seal: "strict",
+        seal: compat ? "compat" : "strict",
         ...(forNode ? { nid: forNode } : {}),
         ...(tags.length > 0 ? { tags: [...tags] } : {}),
       };
@@ -104,14 +110,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         throw new AegisError("invalid_request", "capabilities must be present, even when empty");
       const key = publicKey ? importPublicKey(publicKey) : null;
       if (!key) throw new AegisError("invalid_request", "public_key is not a usable Ed25519 key of 32 bytes");
-      if (!sealVersions?.includes(1)) {
-        throw new AegisError(
-          "precondition_failed",
-          "this controller enrolls hosts for strict sessions only, and this client offers none",
-        );
-      }
+      const strict = sealVersions?.includes(1) ?? false;
+      if (!strict && options.requireStrict) throw strictOnly();
       const nonce = randomBytes(nonceBytes);
-      return { challengeNonce: nonce, challengeId: challenges.open({ nodeId, key, nonce }, address) };
+      return { challengeNonce: nonce, challengeId: challenges.open({ nodeId, key, nonce, strict }, address) };
     },
 
     async challenge(request) {
@@ -121,20 +123,23 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         throw denied("the challenge is unknown, used or expired; enroll again");
       const { key, nonce, nodeId } = open;
       const signed = key.verify(nonce, request.challengeSignature ?? new Uint8Array());
-      const proven = verifyEnrollProof(
-        key,
-        {
-          nodeId,
-          nodePublicKey: key.raw,
-          enrollmentToken: Buffer.from(proof.enrollmentToken),
-          nonce,
-          rootKeyId: keyset.rootKey.keyId,
-        },
-        request.enrollProof ?? new Uint8Array(),
-      );
+      // The peer's client has no such proof; what it may be admitted for is decided below.
+      const proven =
+        !open.strict ||
+        verifyEnrollProof(
+          key,
+          {
+            nodeId,
+            nodePublicKey: key.raw,
+            enrollmentToken: Buffer.from(proof.enrollmentToken),
+            nonce,
+            rootKeyId: keyset.rootKey.keyId,
+          },
+          request.enrollProof ?? new Uint8Array(),
+        );
       if (!signed || !proven) throw denied("the host did not prove its key");
       const claims = readToken(proof.enrollmentToken);
-      const admission = await admit(nodeId, key, nonce, claims);
+      const admission = await admit(nodeId, key, nonce, claims, sealFor(open, claims));
       challenges.redeemed(open);
       return admission;
     },
@@ -158,11 +163,24 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     return outcome.claims;
   }
 
+  /** What kind of sessions the token admits this client to. A strict token never falls back. */
+  function sealFor({ strict }: OpenChallenge, { seal = strict ? "strict" : "compat" }: Claims<"enrollment">): Seal {
+    if (seal === "compat" && options.requireStrict) throw strictOnly();
+    if (seal === "strict" && !strict)
+      throw new AegisError(
+        "precondition_failed",
+        "this token admits a host for strict sessions, and this client knows none",
+        { hint: "ask for another token: aegis edge token issue --compat" },
+      );
+    return seal;
+  }
+
   async function admit(
     nodeId: string,
     key: PublicKey,
     nonce: Uint8Array,
     claims: Claims<"enrollment">,
+    seal: Seal,
   ): Promise<Admission> {
     const now = time();
     const jti = randomUUID();
@@ -194,6 +212,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         throw conflict(
           `host ${nodeId} is enrolled already; ask for a token bound to it: aegis edge token issue --for ${nodeId}`,
         );
+      if (known?.seal === "strict" && seal === "compat" && claims.nid !== nodeId)
+        throw conflict(
+          `host ${nodeId} is enrolled for strict sessions; only a token bound to it changes that: aegis edge token issue --for ${nodeId} --compat`,
+        );
       const owner = await tx.nodeIdByKeyId(key.keyId);
       if (owner && (owner !== nodeId || known?.revokedAt))
         throw conflict("this key belongs, or belonged, to a host; enroll with a new key");
@@ -203,7 +225,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         nodeId,
         tenantId: claims.tid,
         publicKey: key.raw,
-        seal: "strict",
+        seal,
         hostName: claims.sub,
         displayName: known?.displayName ?? null,
         tags: known && !known.revokedAt ? known.tags : (claims.tags ?? []),
@@ -217,7 +239,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         revokedAt: null,
       });
     });
-    log.info("enrolled", { node_id: nodeId, tenant_id: claims.tid, host_name: claims.sub });
+    log.info("enrolled", { node_id: nodeId, tenant_id: claims.tid, host_name: claims.sub, seal });
     const enrollGrant = signEnrollGrant(keys.command, {
       nodeId,
       nodePublicKey: key.raw,
@@ -225,13 +247,17 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       nodeToken: Buffer.from(nodeSecurityToken),
       keyset: keyset.bytes,
     });
-    return { nodeSecurityToken, expiresAtMs: exp * 1000, keysetChain: [keyset.signed], enrollGrant };
+    return { nodeSecurityToken, expiresAtMs: exp * 1000, seal, keysetChain: [keyset.signed], enrollGrant };
   }
 }
 
 /** NodeRole.NODE_ROLE_EDGE. */
 const edgeRole = 4;
 
+const strictOnly = () =>
+  new AegisError("precondition_failed", "this controller enrolls hosts for strict sessions only", {
+    hint: "it was started with --require-strict",
+  });
 const denied = (message: string) =>
   new AegisError("unauthenticated", message, { hint: "ask for a new token: aegis edge token issue" });
 const conflict = (message: string) => new AegisError("conflict", message);

@@ -58,14 +58,14 @@ export async function startGrpc({ host, port, tls, doorman, enrollment, log }: G
       enrollment.attest(request, peer),
     ),
     challengeNode: unary<aegis.cluster.v1.ChallengeNodeRequest.$Properties, object>(log, async (request) => {
-      const { nodeSecurityToken, expiresAtMs, keysetChain, enrollGrant } = await enrollment.challenge(request);
+      const { nodeSecurityToken, expiresAtMs, seal, keysetChain, enrollGrant } = await enrollment.challenge(request);
       const { SealMode, SignedKeySet } = (await import("../wire/gen/messages.js")).aegis.cluster.v1;
       return {
         nodeSecurityToken,
         expiresAt: { seconds: toLong(Math.floor(expiresAtMs / 1000)), nanos: (expiresAtMs % 1000) * 1_000_000 },
         keysetChain: keysetChain.map((signed) => SignedKeySet.decode(signed)),
         enrollGrant,
-        sealMode: SealMode.SEAL_MODE_STRICT,
+        sealMode: seal === "strict" ? SealMode.SEAL_MODE_STRICT : SealMode.SEAL_MODE_COMPAT,
       };
     }),
     connectEdge: (call: EdgeCall) => connectEdge(call, doorman),
