@@ -1,0 +1,241 @@
+/** One run: asks every host of every wave, tells what happens, and ends by itself, whoever is listening. */
+import { randomUUID } from "node:crypto";
+import type { CommandResult, RunOutcome, RunSummary } from "../api/events.ts";
+import { apiLimits } from "../api/limits.ts";
+import type { SkippedHost } from "../api/types.ts";
+import { AegisError } from "../errors.ts";
+import type { Log } from "../platform/log.ts";
+import { commandResult, missingResult } from "./call-result.ts";
+import type { CallAbort, CallRequest, Dispatcher, Principal, ResultEvent } from "./dispatch-types.ts";
+import { isoTime } from "./host-view.ts";
+import { type PieceMaker, pieceMaker } from "./output-text.ts";
+import { createRunLog, type RunLog } from "./run-log.ts";
+
+export interface RunTarget {
+  nodeId: string;
+  name: string;
+}
+
+/** A run's policy with nothing left open. */
+export interface RunPlan {
+  mode: "parallel" | "sequential" | "rolling";
+  /** Hosts of a wave; for rolling only. */
+  batch: number;
+  maxConcurrency: number;
+  onError: "fail-fast" | "continue" | "stop-after";
+  stopAfter: number;
+  requireMin: number;
+  deadlineMs: number;
+}
+
+export interface RunInput {
+  runId: string;
+  principal: Principal;
+  call: Pick<CallRequest, "via" | "context" | "tool" | "argsJson" | "progress">;
+  /** Node id -> a serialised OperatorProof. */
+  operatorProofs: Readonly<Record<string, Uint8Array>>;
+  plan: RunPlan;
+  resolved: readonly RunTarget[];
+  skipped: readonly SkippedHost[];
+  abortOnDisconnect: boolean;
+  startedAt: number;
+}
+
+export interface RunEnd {
+  outcome: RunOutcome;
+  summary: RunSummary;
+  endedAt: number;
+}
+
+export interface Run {
+  readonly runId: string;
+  readonly principal: Principal;
+  readonly abortOnDisconnect: boolean;
+  readonly log: RunLog;
+  /** Null while it goes on. */
+  readonly end: RunEnd | null;
+  readonly done: Promise<RunEnd>;
+  /** Stops what is under way and starts nothing more. Counts the hosts that this ends, and those that had ended. */
+  cancel(reason: CallAbort): { cancelled: number; alreadyTerminal: number };
+}
+
+export interface RunSurroundings {
+  dispatcher: Dispatcher;
+  /** Controller time in milliseconds. */
+  time: () => number;
+  log: Log;
+  recall(commandId: string): Promise<CommandResult | null>;
+  /** Keeps how the run ended, before its last event is told. */
+  settle(end: RunEnd): Promise<void>;
+}
+
+export function startRun(input: RunInput, around: RunSurroundings): Run {
+  const { runId, plan, resolved, skipped, call } = input;
+  const { dispatcher, time, log } = around;
+  const events = createRunLog(around.recall);
+  const stop = new AbortController();
+  const summary: RunSummary = {
+    ...{ ok: 0, err: 0, timed_out: 0, cancelled: 0, edge_disconnected: 0 },
+    ...{ skipped: skipped.length, not_started: 0 },
+  };
+  let end: RunEnd | null = null;
+  let failures = 0;
+  let underWay = 0;
+  let ended = 0;
+  /** No more hosts are asked; those under way may go on. */
+  let halted = false;
+  let cutShort: CallAbort | null = null;
+
+  const waves = plan.mode === "rolling" ? chunks(resolved, plan.batch) : [resolved];
+  const concurrency = plan.mode === "sequential" ? 1 : plan.maxConcurrency;
+
+  function told(target: RunTarget, commandId: string, result: ResultEvent): void {
+    ended++;
+    summary[result.outcome]++;
+    events.add({ event: "command_result", data: commandResult(target.nodeId, commandId, result) });
+    if (result.ok || result.outcome === "not_started") return;
+    failures++;
+    if (plan.onError === "continue" || (plan.onError === "stop-after" && failures < plan.stopAfter)) return;
+    halted = true;
+    if (plan.onError === "fail-fast" && !stop.signal.aborted && underWay > 0) abort("fleet_halted");
+  }
+
+  function abort(reason: CallAbort): void {
+    cutShort ??= reason;
+    halted = true;
+    stop.abort(reason);
+  }
+
+  async function ask(target: RunTarget): Promise<void> {
+    const { nodeId, name } = target;
+    const commandId = randomUUID();
+    events.add({ event: "node_started", data: { run_id: runId, node_id: nodeId, name, command_id: commandId } });
+    const pipes: Record<"stdout" | "stderr", PieceMaker> = { stdout: pieceMaker(), stderr: pieceMaker() };
+    let seq = 0;
+    const tell = (stream: "stdout" | "stderr", pieces: ReturnType<PieceMaker["rest"]>) => {
+      for (const { offset, skippedBytes, ...text } of pieces) {
+        const where = { node_id: nodeId, command_id: commandId, stream, seq: seq++, offset };
+        events.add({ event: "command_progress", data: { ...where, ...text, skipped_bytes: skippedBytes } });
+      }
+    };
+    const startedAt = time();
+    let result: ResultEvent | null = null;
+    underWay++;
+    try {
+      const request: CallRequest = {
+        ...call,
+        ...{ commandId, runId, nodeId, principal: input.principal, deadlineMs: plan.deadlineMs },
+        operator: input.operatorProofs[nodeId] ?? new Uint8Array(),
+      };
+      for await (const event of dispatcher.call(request, stop.signal)) {
+        if (event.kind === "result") result ??= event;
+        else if (!result) tell(event.stream, pipes[event.stream].add(event.chunk, event.offset, event.skippedBytes));
+      }
+    } catch (thrown) {
+      const error = AegisError.from(thrown);
+      log.error("call_failed", { run_id: runId, command_id: commandId, node_id: nodeId, error });
+      result ??= missingResult("err", `the controller could not carry the call: ${error.message}`, time() - startedAt);
+    }
+    underWay--;
+    for (const stream of ["stdout", "stderr"] as const) tell(stream, pipes[stream].rest());
+    result ??= missingResult("err", "the call ended without a result", time() - startedAt);
+    told(target, commandId, result);
+  }
+
+  async function wave(targets: readonly RunTarget[]): Promise<void> {
+    const queue = targets[Symbol.iterator]();
+    const lane = async () => {
+      for (const target of queue) {
+        if (halted) told(target, "", notStarted(cutShort));
+        else await ask(target);
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(concurrency, targets.length) }, lane));
+  }
+
+  async function go(): Promise<RunEnd> {
+    const of = plan.mode === "rolling" ? waves.length : null;
+    events.add({
+      event: "started",
+      data: { run_id: runId, resolved: resolved.map(({ nodeId }) => nodeId), skipped: [...skipped], waves: of },
+    });
+    let refused = false;
+    if (resolved.length < plan.requireMin) {
+      refused = true;
+      const message = `matched ${resolved.length}, required ${plan.requireMin}`;
+      events.add({ event: "error", data: { code: "require_min_not_met", message } });
+      summary.not_started = resolved.length;
+    } else {
+      for (const [index, targets] of waves.entries()) {
+        if (of !== null && !halted) {
+          const nodes = targets.map(({ nodeId }) => nodeId);
+          events.add({ event: "wave_started", data: { run_id: runId, wave: index + 1, of, nodes } });
+        }
+        await wave(targets);
+      }
+    }
+    const outcome = refused ? "refused" : outcomeOf(cutShort, summary);
+    const finished = { outcome, summary, endedAt: time() };
+    await around.settle(finished).catch((error: unknown) => {
+      log.error("run_not_stored", { run_id: runId, error: AegisError.from(error) });
+    });
+    end = finished;
+    events.add({
+      event: "fleet_result",
+      data: {
+        ...{ run_id: runId, outcome, summary },
+        ...{ started_at: isoTime(input.startedAt), ended_at: isoTime(finished.endedAt) },
+      },
+    });
+    events.end();
+    return finished;
+  }
+
+  return {
+    runId,
+    principal: input.principal,
+    abortOnDisconnect: input.abortOnDisconnect,
+    log: events,
+    get end() {
+      return end;
+    },
+    done: go(),
+    cancel(reason) {
+      const alreadyTerminal = end ? resolved.length : ended;
+      const cancelled = resolved.length - alreadyTerminal;
+      if (cancelled > 0 && !stop.signal.aborted) abort(reason);
+      return { cancelled, alreadyTerminal };
+    },
+  };
+}
+
+function outcomeOf(cutShort: CallAbort | null, summary: RunSummary): RunOutcome {
+  if (cutShort === "shutdown") return "interrupted";
+  if (cutShort === "caller" || cutShort === "client_gone") return "cancelled";
+  return cutShort === "fleet_halted" || summary.not_started > 0 ? "halted" : "complete";
+}
+
+const notStarted = (cutShort: CallAbort | null): ResultEvent =>
+  missingResult(
+    "not_started",
+    cutShort === null || cutShort === "fleet_halted"
+      ? "not started: the run was halted by failures before"
+      : "not started: the run was cancelled before",
+    0,
+  );
+
+function chunks<T>(items: readonly T[], size: number): T[][] {
+  const out: T[][] = [];
+  for (let at = 0; at < items.length; at += size) out.push(items.slice(at, at + size));
+  return out;
+}
+
+export const defaultPlan = {
+  mode: "parallel",
+  batch: 1,
+  maxConcurrency: apiLimits.concurrencyDefault,
+  onError: "fail-fast",
+  stopAfter: 1,
+  requireMin: 0,
+  deadlineMs: apiLimits.deadlineDefaultSecs * 1000,
+} as const satisfies RunPlan;

@@ -1,0 +1,218 @@
+/** Every run of this controller: planned here, remembered here and in the store, stopped from here. */
+import { randomUUID } from "node:crypto";
+import type { CommandResult } from "../api/events.ts";
+import { apiLimits } from "../api/limits.ts";
+import type { Target } from "../api/target.ts";
+import type { CancelAnswer, Preview, RunPolicy } from "../api/types.ts";
+import { AegisError } from "../errors.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Log } from "../platform/log.ts";
+import type { Store } from "../store/store.ts";
+import { commandResult, storedResult } from "./call-result.ts";
+import type { CallAbort, Dispatcher, LiveNodes, Principal } from "./dispatch-types.ts";
+import { defaultPlan, type Run, type RunPlan, startRun } from "./fleet-run.ts";
+import { hostStatus, type KnownHost } from "./host-view.ts";
+import type { Targets } from "./targets.ts";
+
+export interface FleetRequest {
+  target: Target;
+  tool: string;
+  /** Exact JSON text. */
+  argsJson: string;
+  context: string;
+  policy: RunPolicy;
+  abortOnDisconnect: boolean;
+  /** Whether somebody wants live output. */
+  progress: boolean;
+  via: "rest" | "mcp" | "cli";
+  /** Node id -> a serialised OperatorProof. */
+  operatorProofs?: Readonly<Record<string, Uint8Array>>;
+}
+
+export interface FleetRuns {
+  preview(tenantId: string, target: Target): Promise<Preview>;
+  /** Resolves once the run is stored and under way. `idempotency` names an earlier request that this may repeat. */
+  start(request: FleetRequest, principal: Principal, idempotency?: { key: string; bodyHash: Uint8Array }): Promise<Run>;
+  /** A run that goes on, or ended a while ago at most; null for one that is in the store only, or nowhere. */
+  get(tenantId: string, runId: string): Run | null;
+  /** Throws `not_found` for a run the tenant does not have. */
+  cancel(tenantId: string, runId: string, reason?: CallAbort): Promise<CancelAnswer>;
+  /** Takes no more runs; gives those under way `graceMs` to end, then stops them. */
+  close(graceMs: number): Promise<void>;
+}
+
+export interface FleetOptions {
+  store: Store;
+  nodes: LiveNodes;
+  targets: Targets;
+  dispatcher: Dispatcher;
+  clock: Clock;
+  /** Controller time in milliseconds. */
+  time: () => number;
+  log: Log;
+}
+
+/** Ended runs stay at hand for readers that come back, this long and this many characters of events in all. */
+export const keptRuns = { forMs: 10 * 60_000, count: 1_000, chars: 64 * 1024 * 1024 };
+
+export function createFleet({ store, nodes, targets, dispatcher, clock, time, log }: FleetOptions): FleetRuns {
+  const runs = new Map<string, Run>();
+  /** In the order they ended. */
+  const endedRuns = new Map<Run, number>();
+  let closing = false;
+
+  function forget(): void {
+    let chars = [...endedRuns.keys()].reduce((sum, run) => sum + run.log.size, 0);
+    for (const [run, at] of endedRuns) {
+      const old = clock.monotonic() - at > keptRuns.forMs;
+      if (!old && endedRuns.size <= keptRuns.count && chars <= keptRuns.chars) return;
+      endedRuns.delete(run);
+      runs.delete(run.runId);
+      chars -= run.log.size;
+    }
+  }
+
+  const recall = async (commandId: string): Promise<CommandResult | null> => {
+    const row = await store.command(commandId);
+    const result = row && storedResult(row);
+    return row && result && commandResult(row.nodeId, commandId, result);
+  };
+
+  const get = (tenantId: string, runId: string): Run | null => {
+    const run = runs.get(runId);
+    return run?.principal.tenantId === tenantId ? run : null;
+  };
+
+  return {
+    get,
+
+    async preview(tenantId, target) {
+      const { resolved, skipped } = await targets.resolve(tenantId, target);
+      const view = ({ row, name }: KnownHost) => ({
+        ...{ node_id: row.nodeId, name, status: hostStatus(row, nodes) },
+        operator_challenge: null,
+      });
+      return { resolved: resolved.map(view), skipped: [...skipped] };
+    },
+
+    async start(request, principal, idempotency) {
+      if (closing) throw new AegisError("unavailable", "this controller is shutting down", { hint: "try again soon" });
+      permit(request, principal);
+      const { tenantId } = principal;
+      const found = await targets.resolve(tenantId, request.target, request.tool);
+      const plan = planOf(request.policy, found.resolved, request.tool);
+      const runId = randomUUID();
+      const startedAt = time();
+      const resolved = found.resolved.map(({ row, name }) => ({ nodeId: row.nodeId, name }));
+      const skipped = found.skipped.map(({ node_id: nodeId, name, reason }) => ({ nodeId, name, reason }));
+      const earlier = await store.transaction(async (tx) => {
+        const claim = { tenantId, principal: principal.name, runId, createdAt: startedAt };
+        const known = idempotency && (await tx.claimIdempotencyKey({ ...claim, ...idempotency }));
+        if (known) return known;
+        await tx.insertRun({
+          ...{ runId, tenantId, tool: request.tool, context: request.context, principal: principal.name, startedAt },
+          target: JSON.stringify(request.target),
+          policy: JSON.stringify(request.policy),
+          ...{ endedAt: null, outcome: null, summary: null, resolved, skipped },
+        });
+        return null;
+      });
+      if (earlier) return repeated(earlier, idempotency);
+      const { via, context, tool, argsJson, progress } = request;
+      const run = startRun(
+        {
+          ...{ runId, principal, plan, resolved, startedAt, skipped: found.skipped },
+          call: { via, context, tool, argsJson, progress },
+          operatorProofs: request.operatorProofs ?? {},
+          abortOnDisconnect: request.abortOnDisconnect,
+        },
+        {
+          ...{ dispatcher, time, log, recall },
+          settle: ({ outcome, summary, endedAt }) => store.endRun(runId, endedAt, outcome, JSON.stringify(summary)),
+        },
+      );
+      runs.set(runId, run);
+      if (closing) run.cancel("shutdown");
+      void run.done.then(() => {
+        endedRuns.set(run, clock.monotonic());
+        forget();
+      });
+      return run;
+    },
+
+    async cancel(tenantId, runId, reason = "caller") {
+      const run = get(tenantId, runId);
+      if (run) {
+        const { cancelled, alreadyTerminal } = run.cancel(reason);
+        if (cancelled > 0) log.info("run_cancelled", { run_id: runId, tenant_id: tenantId, cancelled });
+        return { run_id: runId, cancelled, already_terminal: alreadyTerminal };
+      }
+      const row = await store.run(runId);
+      if (row?.tenantId !== tenantId) throw unknownRun(runId);
+      return { run_id: runId, cancelled: 0, already_terminal: row.resolved.length };
+    },
+
+    async close(graceMs) {
+      closing = true;
+      const open = () => [...runs.values()].filter((run) => run.end === null);
+      const settled = async () => {
+        for (let left = open(); left.length > 0; left = open()) await Promise.all(left.map((run) => run.done));
+      };
+      const patience = new AbortController();
+      await Promise.race([settled(), clock.sleep(graceMs, patience.signal)]);
+      patience.abort();
+      for (const run of open()) run.cancel("shutdown");
+      await settled();
+    },
+  };
+
+  function repeated(
+    earlier: { runId: string; bodyHash: Uint8Array },
+    idempotency: { bodyHash: Uint8Array } | undefined,
+  ): Run {
+    if (!idempotency || !Buffer.from(earlier.bodyHash).equals(idempotency.bodyHash))
+      throw new AegisError(
+        "conflict",
+        `this Idempotency-Key belongs to another request, which led to run ${earlier.runId}`,
+        {
+          hint: "use a new key for a new request",
+        },
+      );
+    const run = runs.get(earlier.runId);
+    if (run) return run;
+    throw new AegisError("conflict", `this request was made before and led to run ${earlier.runId}, which has ended`, {
+      hint: `aegis edge fleet show ${earlier.runId}`,
+    });
+  }
+}
+
+export const unknownRun = (runId: string): AegisError =>
+  new AegisError("not_found", `no run ${runId} in this tenant`, { hint: "aegis edge fleet runs" });
+
+function permit({ context, argsJson }: FleetRequest, { contexts }: Principal): void {
+  if (!contexts.includes(context))
+    throw new AegisError(
+      "forbidden",
+      `this token may not use the security context ${JSON.stringify(context)}, only: ${contexts.join(", ") || "none"}`,
+      { hint: "name one of those with --context, or ask for a token with it: aegis controller token create --context" },
+    );
+  const bytes = Buffer.byteLength(argsJson, "utf8");
+  if (bytes > apiLimits.argsBytes)
+    throw new AegisError("too_large", `the arguments have ${bytes} bytes; ${apiLimits.argsBytes} are allowed`, {
+      hint: "send large input as a file: aegis edge cp",
+    });
+}
+
+/** What is left open is decided by the tool: only one that reads goes on after a failure. */
+function planOf(policy: RunPolicy, resolved: readonly KnownHost[], tool: string): RunPlan {
+  const readsOnly = resolved.length > 0 && resolved.every(({ tools }) => tools.get(tool)?.readOnly === true);
+  return {
+    mode: policy.mode,
+    batch: policy.batch ?? defaultPlan.batch,
+    maxConcurrency: policy.max_concurrency ?? defaultPlan.maxConcurrency,
+    onError: policy.on_error ?? (readsOnly ? "continue" : "fail-fast"),
+    stopAfter: policy.stop_after ?? defaultPlan.stopAfter,
+    requireMin: policy.require_min ?? defaultPlan.requireMin,
+    deadlineMs: Math.round((policy.deadline_secs ?? apiLimits.deadlineDefaultSecs) * 1000),
+  };
+}

@@ -1,0 +1,149 @@
+/** The REST API as one function from request to response: who may call at all, what every error looks like, and the routes. */
+import { randomUUID } from "node:crypto";
+import { Hono } from "hono";
+import { AegisError, errorTable } from "../../errors.ts";
+import type { Log } from "../../platform/log.ts";
+import { isLoopback } from "../endpoint.ts";
+import { type Authenticator, createAuthenticator } from "./auth.ts";
+import { type FleetRoutes, fleetRoutes } from "./fleet.ts";
+import { type HostRoutes, hostRoutes } from "./hosts.ts";
+import type { HttpEnv } from "./request.ts";
+import { type TokenRoutes, tokenRoutes } from "./tokens.ts";
+
+export interface AppOptions extends FleetRoutes, HostRoutes, TokenRoutes {
+  /** Names this controller is reached by, besides IP addresses and loopback: public endpoint, names of the certificate. */
+  hostNames: readonly string[];
+  /** Controller time in milliseconds. */
+  time: () => number;
+  log: Log;
+  /** Whether requests can be served: the database answers, hosts can connect, nothing is closing. */
+  ready(): Promise<boolean>;
+  authenticator?: Authenticator;
+}
+
+export type App = Hono<HttpEnv>;
+
+export function createApp(options: AppOptions): App {
+  const { log, store, time, ready } = options;
+  const authenticator = options.authenticator ?? createAuthenticator({ store, time, log });
+  const app = new Hono<HttpEnv>();
+
+  app.use(async (c, next) => {
+    const given = c.req.header("x-request-id");
+    const requestId = given && /^[\w.-]{1,64}$/.test(given) ? given : randomUUID();
+    c.set("requestId", requestId);
+    const startedAt = time();
+    await next();
+    c.res.headers.set("x-request-id", requestId);
+    c.res.headers.set("x-content-type-options", "nosniff");
+    log.info("http", {
+      ...{ method: c.req.method, path: c.req.path, status: c.res.status },
+      ...{ duration_ms: time() - startedAt, request_id: requestId, principal: c.var.principal?.name },
+    });
+  });
+
+  app.use(async (c, next) => {
+    requireKnownHost(new URL(c.req.url).host, options.hostNames, c.req.header("origin"));
+    await next();
+  });
+
+  app.get("/healthz", (c) => c.json({ status: "ok" }));
+  app.get("/readyz", async (c) => {
+    const isReady = await ready();
+    return c.json({ status: isReady ? "ready" : "not_ready" }, isReady ? 200 : 503);
+  });
+
+  app.use("/v1/*", async (c, next) => {
+    c.set("principal", await authenticator.authenticate(c.req.header("authorization")));
+    c.header("cache-control", "no-store");
+    await next();
+  });
+
+  app.get("/v1/whoami", (c) => {
+    const { name, tenantId, scopes, contexts, expiresAt } = c.var.principal;
+    return c.json({
+      principal: name,
+      tenant_id: tenantId,
+      scopes,
+      contexts,
+      expires_at: expiresAt === null ? null : new Date(expiresAt).toISOString(),
+    });
+  });
+
+  tokenRoutes(app, options);
+  hostRoutes(app, options);
+  fleetRoutes(app, options);
+
+  app.notFound((c) => {
+    const methods = app.routes
+      .filter(({ method, path }) => method !== "ALL" && pathMatches(path, c.req.path))
+      .map(({ method }) => method);
+    const allow = [...new Set(methods)].sort().join(", ");
+    const { method, path } = c.req;
+    if (!allow)
+      return errorResponse(
+        new AegisError("not_found", `there is nothing at ${path}`, {
+          hint: "the API's description is at /openapi.json",
+        }),
+      );
+    const body = { code: "invalid_request", message: `${path} does not take ${method}`, hint: `it takes ${allow}` };
+    return Response.json({ error: body }, { status: 405, headers: { allow } });
+  });
+
+  app.onError((thrown, c) => {
+    const error = AegisError.from(thrown);
+    if (errorTable[error.code].http < 500 || error.code === "unavailable") return errorResponse(error);
+    const requestId = c.var.requestId;
+    log.error("http_failed", { method: c.req.method, path: c.req.path, request_id: requestId, error });
+    return errorResponse(
+      new AegisError("internal", "this controller could not answer", {
+        hint: `its log says why; look for request ${requestId}`,
+      }),
+    );
+  });
+  return app;
+}
+
+export function errorResponse({ code, message, hint }: AegisError): Response {
+  const status = errorTable[code].http;
+  return Response.json(
+    { error: { code: code === "usage" ? "invalid_request" : code, message, hint: hint ?? null } },
+    {
+      status,
+      headers: {
+        ...(status === 401 ? { "www-authenticate": "Bearer" } : {}),
+        ...(status === 429 || status === 503 ? { "retry-after": "5" } : {}),
+      },
+    },
+  );
+}
+
+/** `/v1/edge/hosts/:id` against `/v1/edge/hosts/x`. */
+function pathMatches(pattern: string, path: string): boolean {
+  const [wanted, given] = [pattern.split("/"), path.split("/")];
+  return wanted.length === given.length && wanted.every((part, at) => part.startsWith(":") || part === given[at]);
+}
+
+const ipLiteral = /^(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:.]+\])$/i;
+
+/**
+ * Keeps web pages out: one that points a name of its own at this machine's address comes with that name, and one that
+ * simply sends a request comes with its own origin. An IP address cannot be pointed elsewhere.
+ */
+function requireKnownHost(host: string, names: readonly string[], origin: string | undefined): void {
+  const nameOf = (authority: string) => authority.replace(/:\d+$/, "").toLowerCase().replace(/\.$/, "");
+  const isKnown = (name: string) =>
+    isLoopback(name) || ipLiteral.test(name) || names.some((known) => matchesName(known, name));
+  if (!isKnown(nameOf(host)))
+    throw new AegisError("forbidden", `this controller is not called ${JSON.stringify(nameOf(host))}`, {
+      hint: `use the name of its public endpoint: ${names[0] ?? "localhost"}`,
+    });
+  if (origin !== undefined && URL.parse(origin)?.host !== host)
+    throw new AegisError("forbidden", `requests from web pages of ${JSON.stringify(origin)} are not taken`);
+}
+
+/** `*.example.com` of a certificate stands for one label. */
+function matchesName(known: string, name: string): boolean {
+  const lower = known.toLowerCase();
+  return lower === name || (lower.startsWith("*.") && name.slice(name.indexOf(".")) === lower.slice(1));
+}
