@@ -42,7 +42,7 @@ export function deniesArgument(rule: string, argument: string): boolean {
   if (/^-[^-]$/u.test(rule)) return /^-[^-]/.test(argument) && argument.includes(rule.slice(1), 1);
   const [, word] = /^--?([^-*][^*]+)$/s.exec(rule) ?? [];
   if (word === undefined) return false;
-  return option === `-${word}` || option === `--${word}` || (/^--./s.test(option) && word.startsWith(option.slice(2)));
+  return option === `-${word}` || (/^--./s.test(option) && word.startsWith(option.slice(2)));
 }
 
 /** Whether this is a shell. Other programs start programs too: this keeps honest what `run_as_shell` says, no more. */
