@@ -25,7 +25,10 @@ export function readValue<T>(schema: z.ZodType<T>, value: unknown): Reading<T> {
   const outcome = schema.safeParse(renamed(schema, value, "", problems));
   if (problems.length > 0) return { kind: "problems", problems };
   if (outcome.success) return { kind: "value", value: outcome.data };
-  return { kind: "problems", problems: outcome.error.issues.flatMap((issue) => explain(issue, value, schema)) };
+  return {
+    kind: "problems",
+    problems: withoutEchoes(outcome.error.issues).flatMap((issue) => explain(issue, value, schema)),
+  };
 }
 
 /** The value, or an `invalid_request` that names every problem. `what` is named first. */
@@ -68,6 +71,12 @@ function renamed(schema: Schema, value: unknown, path: string, problems: Problem
   return { ...out };
 }
 
+/** Where a field is misspelt, what is wrong without it is not worth saying. */
+function withoutEchoes<I extends z.core.$ZodIssue>(issues: readonly I[]): I[] {
+  const misspelt = new Set(issues.filter(({ code }) => code === "unrecognized_keys").map(({ path }) => at(path)));
+  return issues.filter(({ code, path }) => code !== "custom" || !misspelt.has(at(path)));
+}
+
 const at = (path: readonly PropertyKey[]): string =>
   path.reduce<string>(
     (text, part) => (typeof part === "number" ? `${text}[${part}]` : text ? `${text}.${String(part)}` : String(part)),
@@ -96,7 +105,7 @@ function explain(issue: z.core.$ZodIssue, input: unknown, schema: Schema): Probl
       );
     });
     if (meant)
-      return meant.flatMap((inner) =>
+      return withoutEchoes(meant).flatMap((inner) =>
         explain({ ...inner, path: [...issue.path, ...inner.path] } as typeof inner, input, schema),
       );
   }

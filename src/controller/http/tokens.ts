@@ -1,7 +1,6 @@
 /** Tokens that let a host enroll. */
 import type { Hono } from "hono";
 import { type EnrollmentToken, enrollmentTokenRequestSchema } from "../../api/types.ts";
-import { AegisError } from "../../errors.ts";
 import type { Enrollment } from "../enrollment.ts";
 import { isoTime } from "../host-view.ts";
 import type { Targets } from "../targets.ts";
@@ -18,10 +17,6 @@ export function tokenRoutes(app: Hono<HttpEnv>, { enrollment, targets }: TokenRo
     const principal = c.var.principal;
     requireScope(principal, "aegis.edge.enroll");
     const { value: request } = await readJson(c, enrollmentTokenRequestSchema);
-    if (request.compat)
-      throw new AegisError("unprocessable", "this controller takes strict sessions only; compat cannot be true", {
-        hint: "leave compat out; hosts that cannot speak strict sessions need another controller",
-      });
     const { tenantId } = principal;
     const bound = request.for_node ? await targets.find(tenantId, request.for_node) : null;
     const { token, expiresAt, controllerEndpoint } = await enrollment.issue({
@@ -30,6 +25,7 @@ export function tokenRoutes(app: Hono<HttpEnv>, { enrollment, targets }: TokenRo
       ttlMs: request.ttl_seconds * 1000,
       tags: request.tags,
       forNode: bound?.row.nodeId ?? null,
+      compat: request.compat,
     });
     const answer: EnrollmentToken = {
       token,

@@ -1,0 +1,52 @@
+/** Puts the REST API on a port. */
+import type { Server } from "bun";
+import { AegisError } from "../../errors.ts";
+import type { TlsIdentity } from "../tls.ts";
+import type { App } from "./app.ts";
+
+export interface ServeOptions {
+  app: App;
+  /** Address to listen on, and port; port 0 picks a free one. */
+  host: string;
+  port: number;
+  /** Null = plaintext. */
+  tls: Pick<TlsIdentity, "certPem" | "keyPem"> | null;
+}
+
+export interface HttpServer {
+  port: number;
+  /** Takes no new connections and lets requests finish; with `now` ends what is left. */
+  close(now: boolean): Promise<void>;
+}
+
+/** Longest silence of a connection, in seconds; events are never silent that long. */
+const idleSecs = 60;
+/** Above what a body may have, so that the application says what is allowed. */
+const serverBodyBytes = 64 * 1024 * 1024;
+
+export function serveHttp({ app, host, port, tls }: ServeOptions): HttpServer {
+  let server: Server<undefined>;
+  try {
+    server = Bun.serve({
+      hostname: host,
+      port,
+      idleTimeout: idleSecs,
+      maxRequestBodySize: serverBodyBytes,
+      fetch: (request) => app.fetch(request),
+      // What the application itself cannot answer must not show its insides.
+      error: () =>
+        Response.json({ error: { code: "internal", message: "this controller could not answer" } }, { status: 500 }),
+      ...(tls ? { tls: { cert: tls.certPem, key: tls.keyPem } } : {}),
+    });
+  } catch (thrown) {
+    const cause = thrown as Error;
+    throw new AegisError("unavailable", `cannot listen on port ${port} for the REST API: ${cause.message}`, {
+      cause,
+      hint: "another program may use it; stop that one or choose another with --port",
+    });
+  }
+  return {
+    port: server.port ?? port,
+    close: (now) => server.stop(now),
+  };
+}

@@ -1,0 +1,208 @@
+/** A whole controller in one process: opens its data, lets hosts and operators in, and closes everything in order. */
+import { X509Certificate } from "node:crypto";
+import { networkInterfaces } from "node:os";
+import { loadControllerConfig } from "../config/controller.ts";
+import { importPublicKey } from "../envelope/public-key.ts";
+import { AegisError } from "../errors.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Log } from "../platform/log.ts";
+import { openStore } from "../store/open.ts";
+import type { Store } from "../store/store.ts";
+import { aegis } from "../wire/gen/messages.js";
+import { inProcessBus } from "./bus.ts";
+import { createChallenges } from "./challenges.ts";
+import { controllerClock } from "./controller-clock.ts";
+import { createDispatcher } from "./dispatch.ts";
+import { createDoorman } from "./doorman.ts";
+import { type Endpoint, readEndpoint } from "./endpoint.ts";
+import { createEnrollment } from "./enrollment.ts";
+import { createFleet } from "./fleet.ts";
+import { startGrpc } from "./grpc.ts";
+import { createApp } from "./http/app.ts";
+import { serveHttp } from "./http/serve.ts";
+import { loadControllerKeys, ownKeyset } from "./keys.ts";
+import { databasePath } from "./operator-tokens.ts";
+import { resultLedger } from "./result-ledger.ts";
+import { createSessions } from "./sessions.ts";
+import { createTargets } from "./targets.ts";
+import { loadTls } from "./tls.ts";
+
+const { GoodbyeReason } = aegis.cluster.v1;
+
+export interface ControllerOptions {
+  dataDir: string;
+  /** 0 picks a free port. Default: the public endpoint's. */
+  grpcPort?: number;
+  httpPort?: number;
+  /** PEM files of a certificate the operator brings, instead of the controller's own. */
+  tlsCert?: string;
+  tlsKey?: string;
+  /** No host without strict sessions is enrolled or let in. */
+  requireStrict?: boolean;
+  /** REST without TLS, on this machine's loopback address only, whatever the public endpoint is. */
+  insecureHttp?: boolean;
+  clock: Clock;
+  log: Log;
+}
+
+export interface RunningController {
+  grpcPort: number;
+  httpPort: number;
+  /** Where the REST API is reached. */
+  httpUrl: string;
+  /** What its clients and hosts must trust; null when a public authority issued the certificate. */
+  caPem: string | null;
+  controllerId: string;
+  /** Resolves once everything is closed. */
+  stopped: Promise<void>;
+  close(): Promise<void>;
+}
+
+const defaultHttpPort = 8088;
+/** How long runs may go on once the controller is told to stop, and then requests. */
+const runGraceMs = 5_000;
+const requestGraceMs = 2_000;
+const housekeepingMs = 10 * 60_000;
+const dayMs = 24 * 60 * 60_000;
+
+export async function startController(options: ControllerOptions): Promise<RunningController> {
+  const { dataDir, clock, log, requireStrict = false, insecureHttp = false } = options;
+  const config = await loadControllerConfig(dataDir);
+  const endpoint = readEndpoint(config.publicEndpoint);
+  const tls = await loadTls(dataDir, ownCertificate(options));
+  const keys = await loadControllerKeys(dataDir);
+  const store = await openStore(databasePath(dataDir));
+  /** What was opened, to be closed the other way round. */
+  const opened: Array<() => Promise<void> | void> = [() => store.close()];
+  const closeAll = async () => {
+    for (const close of opened.splice(0).reverse()) await close();
+  };
+  try {
+    const keyset = await storedKeyset(store, keys);
+    if (keyset.controllerId !== config.controllerId)
+      throw new AegisError("config_invalid", "controller.yaml and the database are of different controllers", {
+        hint: "restore the data directory from one backup",
+      });
+    const time = controllerClock(clock);
+    const interrupted = await store.interruptOpenRuns(time());
+    if (interrupted > 0) log.warn("runs_interrupted", { count: interrupted });
+
+    const bus = inProcessBus();
+    const sessions = createSessions(bus, time);
+    const ledger = resultLedger({ store, time, log });
+    const doorman = createDoorman({ store, keys, keyset, sessions, ledger, clock, time, log });
+    const enrollment = createEnrollment({
+      ...{ store, keys, keyset, pins: tls.pins, publicEndpoint: endpoint.text },
+      ...{ challenges: createChallenges(clock), clock, time, log, requireStrict },
+    });
+    const targets = createTargets({ store, nodes: sessions });
+    const dispatcher = createDispatcher({ bus, store, keys, controllerId: config.controllerId, clock, time });
+    const fleet = createFleet({ store, nodes: sessions, targets, dispatcher, clock, time, log });
+
+    let state: "open" | "closing" = "open";
+    const grpc = await startGrpc({
+      ...{ host: listenAddress(endpoint), port: options.grpcPort ?? endpoint.port },
+      ...{ tls, doorman, enrollment, log },
+    });
+    opened.push(() => grpc.close());
+
+    const app = createApp({
+      ...{ store, nodes: sessions, targets, enrollment, fleet, clock, time, log },
+      hostNames: [endpoint.host, ...certificateNames(tls.certPem)],
+      ready: async () => state === "open" && (await store.newestKeyset().catch(() => null)) !== null,
+    });
+    const plain = endpoint.loopback || insecureHttp;
+    const host = plain ? loopbackAddress(endpoint) : listenAddress(endpoint);
+    const http = serveHttp({ app, host, port: options.httpPort ?? defaultHttpPort, tls: plain ? null : tls });
+    const httpUrl = plain
+      ? `http://${endpoint.loopback ? endpoint.authority(http.port) : `127.0.0.1:${http.port}`}`
+      : `https://${endpoint.authority(http.port)}`;
+
+    const housekeeping = new AbortController();
+    void keepHouse(store, time, clock, log, housekeeping.signal);
+
+    let closed: Promise<void> | null = null;
+    let stop: () => void = () => {};
+    const stopped = new Promise<void>((resolve) => {
+      stop = resolve;
+    });
+    const close = async () => {
+      state = "closing";
+      log.info("controller_stopping");
+      grpc.stopServing();
+      housekeeping.abort();
+      await fleet.close(runGraceMs);
+      sessions.closeAll(GoodbyeReason.GOODBYE_REASON_MAINTENANCE, "the controller stops");
+      const patience = new AbortController();
+      await Promise.race([http.close(false), clock.sleep(requestGraceMs, patience.signal)]);
+      patience.abort();
+      await http.close(true);
+      await closeAll();
+      log.info("controller_stopped");
+      stop();
+    };
+    log.info("controller_started", {
+      ...{ controller_id: config.controllerId, grpc_port: grpc.port, http_url: httpUrl },
+      ...{ public_endpoint: endpoint.text, require_strict: requireStrict },
+    });
+    return {
+      grpcPort: grpc.port,
+      httpPort: http.port,
+      httpUrl,
+      caPem: tls.caPem,
+      controllerId: config.controllerId,
+      stopped,
+      close: () => {
+        closed ??= close();
+        return closed;
+      },
+    };
+  } catch (thrown) {
+    await closeAll();
+    throw thrown;
+  }
+}
+
+function ownCertificate({ tlsCert, tlsKey }: ControllerOptions): { certPath: string; keyPath: string } | undefined {
+  if (tlsCert && tlsKey) return { certPath: tlsCert, keyPath: tlsKey };
+  if (!tlsCert && !tlsKey) return undefined;
+  throw new AegisError("usage", "--tls-cert and --tls-key belong together: one of them is missing");
+}
+
+async function storedKeyset(store: Store, keys: Awaited<ReturnType<typeof loadControllerKeys>>) {
+  const newest = await store.newestKeyset();
+  const root = newest && importPublicKey(newest.rootKey);
+  if (newest && root) return ownKeyset(newest.signed, root.keyId, keys);
+  throw new AegisError("config_invalid", "the database holds no keyset", {
+    hint: "restore keys/ and the database from the same backup",
+  });
+}
+
+/** Only this machine for a loopback endpoint; else every address there is. */
+function listenAddress(endpoint: Endpoint): string {
+  if (endpoint.loopback) return loopbackAddress(endpoint);
+  const hasIpv6 = Object.values(networkInterfaces()).some((addresses) =>
+    addresses?.some(({ family }) => family === "IPv6"),
+  );
+  return hasIpv6 ? "::" : "0.0.0.0";
+}
+
+const loopbackAddress = ({ host, loopback }: Endpoint): string =>
+  loopback && host !== "localhost" ? host : "127.0.0.1";
+
+/** The names of the leaf, by which this controller may also be called. */
+function certificateNames(pem: string): string[] {
+  const names = new X509Certificate(pem).subjectAltName ?? "";
+  return [...names.matchAll(/DNS:([^\s,"]+)/g)].map((match) => match[1] ?? "");
+}
+
+/** Forgets what has no more use. */
+async function keepHouse(store: Store, time: () => number, clock: Clock, log: Log, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    const before = time() - dayMs;
+    await Promise.all([store.pruneRedemptions(before), store.pruneIdempotencyKeys(before)]).catch((error: unknown) =>
+      log.error("housekeeping_failed", { error: AegisError.from(error) }),
+    );
+    await clock.sleep(housekeepingMs, signal);
+  }
+}
