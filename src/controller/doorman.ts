@@ -25,14 +25,13 @@ import { defaultHeartbeatMs, type Sessions } from "./sessions.ts";
 const { GoodbyeReason, SealRefusal, EdgeCapabilities } = aegis.cluster.v1;
 type HelloEvent = aegis.cluster.v1.HelloEvent.$Properties;
 
-/** Streams that have said Hello and not yet CONFIRM. */
-export const doorLimits = { waiting: 1_024, perAddress: 64, confirmMs: 10_000 };
+/** Streams that are not confirmed, and how long each may take to say Hello, and again to confirm. */
+export const doorLimits = { waiting: 1_024, perAddress: 64, helloMs: 10_000, confirmMs: 10_000 };
 
 /** gRPC status numbers, which this file names so that it need not know a gRPC library. */
 const unauthenticated = 16;
 const permissionDenied = 7;
 const failedPrecondition = 9;
-const resourceExhausted = 8;
 
 export interface DoormanOptions {
   store: Store;
@@ -61,8 +60,18 @@ export type Answer =
   | CompatAnswer
   | { kind: "refused"; status: number; message: string; refusal: Uint8Array | null };
 
+/** Where a stream waits until it is confirmed. */
+export interface Place {
+  /** Ends the wait for Hello. */
+  helloCame(): void;
+  /** Gives the place to the next; twice is the same as once. */
+  leave(): void;
+}
+
 export interface Doorman {
-  hello(hello: HelloEvent, address: string, stream: SessionStream & CompatStream): Promise<Answer>;
+  /** Null when every place is taken. `tooLate` is called when no Hello comes. */
+  enter(address: string, tooLate: () => void): Place | null;
+  hello(hello: HelloEvent, stream: SessionStream & CompatStream, place: Place): Promise<Answer>;
 }
 
 export function createDoorman(options: DoormanOptions): Doorman {
@@ -142,83 +151,80 @@ export function createDoorman(options: DoormanOptions): Doorman {
   }
 
   return {
-    async hello(event, address, stream) {
-      if (waitingInAll >= doorLimits.waiting || (waiting.get(address) ?? 0) >= doorLimits.perAddress) {
-        return refused(
-          resourceExhausted,
-          `too many connections wait to be confirmed (${doorLimits.perAddress} an address, ${doorLimits.waiting} in all)`,
-        );
-      }
-      const leave = enter(address);
-      try {
-        if (!event.sealHello?.length) return await compatDoor.hello(event, stream);
-        const known = await judge(event);
-        if (known.kind !== "known") return known;
-        const answer = answerHello(known.hello, {
-          commandKey: keys.command,
-          keysetChain: await chainSince(known.hello.keysetVersion),
-          keysetVersion: keyset.version,
-          serverTimeMs: time(),
-          limits: { maxBody: maxBodyBytes, maxWindow: creditWindowBytes, heartbeatSecs: 0 },
-          mustRefresh: known.mustRefresh,
-        });
-        if (!answer) return refused(unauthenticated, "the Hello's key share is unusable");
-        return { kind: "come_in", guest: guest({ ...known, ...answer, stream, leave: leave.keep() }) };
-      } finally {
-        leave.unlessKept();
-      }
+    enter(address, tooLate) {
+      const here = waiting.get(address) ?? 0;
+      if (waitingInAll >= doorLimits.waiting || here >= doorLimits.perAddress) return null;
+      waitingInAll++;
+      waiting.set(address, here + 1);
+      const patience = new AbortController();
+      void clock.sleep(doorLimits.helloMs, patience.signal).then(() => patience.signal.aborted || tooLate());
+      let inside = true;
+      return {
+        helloCame: () => patience.abort(),
+        leave() {
+          patience.abort();
+          if (!inside) return;
+          inside = false;
+          waitingInAll--;
+          const left = (waiting.get(address) ?? 1) - 1;
+          if (left > 0) waiting.set(address, left);
+          else waiting.delete(address);
+        },
+      };
+    },
+    async hello(event, stream, place) {
+      if (!event.sealHello?.length) return await compatDoor.hello(event, stream);
+      const known = await judge(event);
+      if (known.kind !== "known") return known;
+      const answer = answerHello(known.hello, {
+        commandKey: keys.command,
+        keysetChain: await chainSince(known.hello.keysetVersion),
+        keysetVersion: keyset.version,
+        serverTimeMs: time(),
+        limits: { maxBody: maxBodyBytes, maxWindow: creditWindowBytes, heartbeatSecs: 0 },
+        mustRefresh: known.mustRefresh,
+      });
+      if (!answer) return refused(unauthenticated, "the Hello's key share is unusable");
+      return { kind: "come_in", guest: guest({ ...known, ...answer, stream, place }) };
     },
   };
 
-  /** Takes one of the places before the door, and gives it back once. */
-  function enter(address: string) {
-    waitingInAll++;
-    waiting.set(address, (waiting.get(address) ?? 0) + 1);
-    let inside = true;
-    let kept = false;
-    const leave = () => {
-      if (!inside) return;
-      inside = false;
-      waitingInAll--;
-      const left = (waiting.get(address) ?? 1) - 1;
-      if (left > 0) waiting.set(address, left);
-      else waiting.delete(address);
-    };
-    return {
-      keep: () => {
-        kept = true;
-        return leave;
-      },
-      unlessKept: () => {
-        if (!kept) leave();
-      },
-    };
-  }
-
   /** Every change of root since the daemon's version, then the newest keyset. */
   async function chainSince(version: number): Promise<Uint8Array[]> {
-    const rows = await store.keysetsAfter(version);
-    const changes = rows.filter(
-      (row, index) => index > 0 && !Buffer.from(row.rootKey).equals(rows[index - 1]?.rootKey ?? new Uint8Array()),
-    );
-    return [...new Set([...changes.map((row) => row.signed), keyset.signed])];
+    // With the daemon's own: whether the next one changes the root shows only beside it.
+    const rows = await store.keysetsAfter(version - 1);
+    const changes = rows.filter((row, index) => {
+      const before = rows[index - 1];
+      return before && row.version < keyset.version && !Buffer.from(row.rootKey).equals(before.rootKey);
+    });
+    return [...changes.map((row) => row.signed), keyset.signed];
   }
 
   interface Arrival extends NonNullable<ReturnType<typeof answerHello>> {
     hello: HeardHello;
     row: NodeRow;
     stream: SessionStream;
-    leave: () => void;
+    place: Place;
   }
 
-  function guest({ hello, row, stream, channel, accept, leave }: Arrival): Guest {
+  function guest({ hello, row, stream, channel, accept, place }: Arrival): Guest {
     const patience = new AbortController();
     let session: NodeSession | null = null;
     let remove: (() => void) | null = null;
-    const note = (change: Promise<void>) =>
-      void change.catch((error: unknown) =>
+    const noted = (change: Promise<void>): Promise<void> =>
+      change.catch((error: unknown) =>
         log.error("store_failed", { node_id: row.nodeId, error: AegisError.from(error) }),
       );
+
+    /** The host may have been revoked, or enrolled with another key, between Hello and CONFIRM: there was no session to end. */
+    async function arrived({ goodbye }: NodeSession): Promise<void> {
+      const { nodeId } = row;
+      const present = await store.nodeConnected(nodeId, time(), hello.capabilities, hello.softwareVersion);
+      if (!present) return goodbye(GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
+      const now = await store.node(nodeId);
+      if (now && Buffer.from(now.publicKey).equals(row.publicKey)) return;
+      goodbye(GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was enrolled again with another key");
+    }
 
     function confirm(frame: Frame): boolean {
       const opened = channel.open(frame);
@@ -230,7 +236,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
         return false;
       }
       patience.abort();
-      leave();
+      place.leave();
       const { nodeId, tenantId } = row;
       session = nodeSession({
         ...options,
@@ -240,17 +246,11 @@ export function createDoorman(options: DoormanOptions): Doorman {
         channel,
         stream,
         capabilities: hello.capabilities,
-        onHeartbeat: () => note(store.nodeHeartbeat(nodeId, time())),
-        onCapabilities: (capabilities) => note(store.nodeCapabilities(nodeId, capabilities)),
+        onHeartbeat: newestOnly<void>(() => noted(store.nodeHeartbeat(nodeId, time()))),
+        onCapabilities: newestOnly((capabilities) => noted(store.nodeCapabilities(nodeId, capabilities))),
       });
       remove = sessions.add(session, defaultHeartbeatMs);
-      const arrived = session;
-      note(
-        store.nodeConnected(nodeId, time(), hello.capabilities, hello.softwareVersion).then((welcome) => {
-          // Revoked between Hello and CONFIRM, when there was no session to end.
-          if (!welcome) arrived.goodbye(GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
-        }),
-      );
+      void noted(arrived(session));
       log.info("node_connected", { node_id: nodeId, tenant_id: tenantId, software_version: hello.softwareVersion });
       return true;
     }
@@ -268,11 +268,10 @@ export function createDoorman(options: DoormanOptions): Doorman {
       frame: (frame) => (session ? session.receive(frame) : confirm(frame)),
       gone() {
         patience.abort();
-        leave();
         remove?.();
         session?.closed();
         if (session && !sessions.get(row.nodeId)) {
-          note(store.nodeDisconnected(row.nodeId));
+          void noted(store.nodeDisconnected(row.nodeId));
           log.info("node_disconnected", { node_id: row.nodeId, tenant_id: row.tenantId });
         }
         session = null;
@@ -280,4 +279,22 @@ export function createDoorman(options: DoormanOptions): Doorman {
       },
     };
   }
+}
+
+/** One write at a time: of what comes meanwhile only the newest is kept, so that a host that talks fast fills no queue. */
+function newestOnly<T>(write: (value: T) => Promise<void>): (value: T) => void {
+  let next: { value: T } | null = null;
+  let writing = false;
+  const run = async () => {
+    writing = true;
+    for (let one = next; one; one = next) {
+      next = null;
+      await write(one.value);
+    }
+    writing = false;
+  };
+  return (value) => {
+    next = { value };
+    if (!writing) void run();
+  };
 }

@@ -8,23 +8,19 @@ import {
   type ServiceDefinition,
   type StatusObject,
   type sendUnaryData,
-  status,
 } from "@grpc/grpc-js";
-import type { Frame } from "../envelope/frame.ts";
 import { AegisError, errorTable } from "../errors.ts";
 import type { Log } from "../platform/log.ts";
 import type { aegis } from "../wire/gen/messages.js";
 import { clusterService, maxMessageBytes, refusalTrailer } from "../wire/service.ts";
-import { toLong, whole } from "../wire/whole.ts";
-import type { CompatGuest } from "./compat-door.ts";
-import type { Doorman, Guest } from "./doorman.ts";
+import { toLong } from "../wire/whole.ts";
+import type { Doorman } from "./doorman.ts";
+import { type EdgeCommand, type EdgeEvent, type EdgeTransport, edgeStream } from "./edge-stream.ts";
 import type { Enrollment } from "./enrollment.ts";
 import { addHealth } from "./grpc-health.ts";
 import { addReflection } from "./grpc-reflection.ts";
 import type { TlsIdentity } from "./tls.ts";
 
-type EdgeEvent = ReturnType<typeof aegis.cluster.v1.EdgeEvent.decode>;
-type EdgeCommand = aegis.cluster.v1.EdgeCommand.$Properties;
 type EdgeCall = ServerDuplexStream<EdgeEvent, EdgeCommand>;
 
 export interface GrpcOptions {
@@ -68,7 +64,7 @@ export async function startGrpc({ host, port, tls, doorman, enrollment, log }: G
         sealMode: seal === "strict" ? SealMode.SEAL_MODE_STRICT : SealMode.SEAL_MODE_COMPAT,
       };
     }),
-    connectEdge: (call: EdgeCall) => connectEdge(call, doorman),
+    connectEdge: (call: EdgeCall) => connectEdge(call, doorman, log),
   });
   const health = addHealth(server);
   addReflection(server);
@@ -89,89 +85,25 @@ export async function startGrpc({ host, port, tls, doorman, enrollment, log }: G
   return { port: bound, stopServing: health.stopServing, close: () => server.forceShutdown() };
 }
 
-/** Feeds one stream to the doorman: Hello first, and until it is answered nothing else. */
-function connectEdge(call: EdgeCall, doorman: Doorman): void {
-  let guest: Guest | CompatGuest | null = null;
-  let state: "hello" | "judging" | "open" | "over" = "hello";
-
-  const refuse = (code: number, details: string, refusal: Uint8Array | null = null) => {
-    if (state === "over") return;
-    state = "over";
-    const metadata = new Metadata();
-    if (refusal) metadata.set(refusalTrailer, Buffer.from(refusal));
-    // Before any header is sent this becomes a response of trailers only, which every client reads as a refused call.
-    call.emit("error", { code, details, metadata } satisfies Partial<StatusObject>);
+function connectEdge(call: EdgeCall, doorman: Doorman, log: Log): void {
+  const transport: EdgeTransport = {
+    // Headers at once: a client may wait for them before it says anything more.
+    accept: () => call.sendMetadata(new Metadata()),
+    send: (command) => void call.write(command),
+    refuse(code, details, refusal) {
+      const metadata = new Metadata();
+      if (refusal) metadata.set(refusalTrailer, Buffer.from(refusal));
+      // Before any header is sent this becomes a response of trailers only, which every client reads as a refused call.
+      call.emit("error", { code, details, metadata } satisfies Partial<StatusObject>);
+    },
+    end: () => call.end(),
   };
-  const end = () => {
-    if (state === "over") return;
-    state = "over";
-    call.end();
-  };
-  const over = () => {
-    state = "over";
-    guest?.gone();
-    guest = null;
-  };
-
-  call.on("cancelled", over);
-  call.on("error", over);
-  call.on("close", over);
-  call.on("end", () => {
-    end();
-    over();
-  });
-  call.on("data", (event: EdgeEvent) => {
-    if (state === "over") return;
-    if (state === "open") {
-      if (!guest || !heard(guest, event)) end();
-      return;
-    }
-    if (state === "judging" || !event.hello)
-      return refuse(
-        status.FAILED_PRECONDITION,
-        "the first event must be a Hello, and the next one waits for its answer",
-      );
-    state = "judging";
-    const stream = {
-      write: (frame: Frame) =>
-        void call.write({ sealed: { ...frame, seq: toLong(frame.seq), timeMs: toLong(frame.timeMs) } }),
-      send: (command: EdgeCommand) => void call.write(command),
-      end,
-    };
-    void doorman
-      .hello(event.hello, peerAddress(call.getPeer()), stream)
-      .then((answer) => {
-        if (state !== "judging") return answer.kind === "come_in" ? answer.guest.gone() : undefined;
-        if (answer.kind === "refused") return refuse(answer.status, answer.message, answer.refusal);
-        // Headers at once: a client may wait for them before it says anything more.
-        call.sendMetadata(new Metadata());
-        state = "open";
-        guest = answer.guest;
-        guest.welcome();
-      })
-      .catch(() => refuse(status.INTERNAL, "this controller could not answer; its log says why"));
-  });
-}
-
-/** A strict session has frames and nothing else, a compat session none. */
-function heard(guest: Guest | CompatGuest, event: EdgeEvent): boolean {
-  if (guest.kind === "compat") return guest.event(event);
-  const frame = sealedFrame(event);
-  return frame !== null && guest.frame(frame);
-}
-
-function sealedFrame({ event, sealed }: EdgeEvent): Frame | null {
-  if (event !== "sealed" || !sealed) return null;
-  const seq = whole(sealed.seq);
-  const timeMs = whole(sealed.timeMs);
-  if (seq === null || timeMs === null) return null;
-  return {
-    kind: sealed.kind ?? 0,
-    seq,
-    timeMs,
-    body: sealed.body ?? new Uint8Array(),
-    auth: sealed.auth ?? new Uint8Array(),
-  };
+  const stream = edgeStream({ doorman, address: peerAddress(call.getPeer()), transport, log });
+  call.on("cancelled", stream.gone);
+  call.on("error", stream.gone);
+  call.on("close", stream.gone);
+  call.on("end", stream.end);
+  call.on("data", stream.event);
 }
 
 /** `127.0.0.1:4711` -> `127.0.0.1`. */
