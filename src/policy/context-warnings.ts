@@ -27,8 +27,12 @@ export function securityContextWarnings(
 
 function unknown(where: string, what: string, keys: readonly string[], known: readonly string[]): string[] {
   return keys.map((key) => {
-    const meant = nearest(key, known);
-    const guess = meant ? `; did you mean ${meant}?` : "";
+    const inside = key.slice(0, key.indexOf(".") + 1); // `rate_limit.` or nothing
+    const meant = nearest(
+      key.slice(inside.length),
+      known.filter((one) => one.startsWith(inside)).map((one) => one.slice(inside.length)),
+    );
+    const guess = meant ? `; did you mean ${inside}${meant}?` : "";
     return `${where}.${key} is unknown, so this ${what} allows nothing until it is corrected${guess}`;
   });
 }
