@@ -17,3 +17,11 @@ export const signEnrollGrant = (key: SigningKey, values: EnrollGrant): Uint8Arra
   key.sign(statement("enrollGrant", values));
 export const verifyEnrollGrant = (key: PublicKey, values: EnrollGrant, signature: Uint8Array): boolean =>
   key.verify(statement("enrollGrant", values), signature);
+
+/** Made by the key a node had: that its new key is its own doing. */
+export type RekeyProof = StatementValues<"rekeyProof">;
+
+export const signRekeyProof = (oldKey: SigningKey, values: RekeyProof): Uint8Array =>
+  oldKey.sign(statement("rekeyProof", values));
+export const verifyRekeyProof = (oldKey: PublicKey, values: RekeyProof, signature: Uint8Array): boolean =>
+  oldKey.verify(statement("rekeyProof", values), signature);

@@ -32,3 +32,27 @@ export async function loadNodeToken(path: string): Promise<string> {
   if (/^[\w-]+\.[\w-]+\.[\w+/=-]+$/.test(token)) return token;
   throw new AegisError("config_invalid", `${path} is damaged: it holds no token`, { hint: reenroll });
 }
+
+/** What a node token says of itself, read without judging it: the peer's tokens are spelled otherwise than ours. */
+export interface TokenFacts {
+  nodeId: string;
+  tenantId: string | null;
+  /** Epoch milliseconds; null when it does not say. */
+  expMs: number | null;
+}
+
+export function tokenFacts(token: string): TokenFacts | null {
+  try {
+    const claims: unknown = JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString("utf8"));
+    if (typeof claims !== "object" || claims === null) return null;
+    const { sub, tid, exp } = claims as Record<string, unknown>;
+    if (typeof sub !== "string") return null;
+    return {
+      nodeId: sub,
+      tenantId: typeof tid === "string" ? tid : null,
+      expMs: typeof exp === "number" && Number.isFinite(exp) ? exp * 1000 : null,
+    };
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,164 @@
+/** Makes this machine a host of a controller: everything that can fail is tried first, then all files change as one. */
+import { constants } from "node:fs";
+import { access, mkdir, readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { importSigningKey, newSeed } from "../envelope/public-key.ts";
+import { AegisError } from "../errors.ts";
+import { commitFiles, type FileChange } from "../identity/commit-files.ts";
+import { renderControllerKeys } from "../identity/controller-keys.ts";
+import { loadNodeToken, tokenFacts } from "../identity/keyring.ts";
+import { makeStateDir } from "../identity/state-dir.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Log } from "../platform/log.ts";
+import { PRIVATE_DIR, PRIVATE_FILE, PUBLIC_FILE } from "../platform/private-file.ts";
+import { EnrollError, type EnrollStep } from "./enroll-error.ts";
+import { type Admitted, exchange } from "./enroll-exchange.ts";
+import { knownKeyset } from "./enroll-facts.ts";
+import { type Ask, type EnrollmentPlan, requireSettled, resolveConflicts } from "./enroll-plan.ts";
+import { grpcLink } from "./grpc-link.ts";
+import type { ControllerLink } from "./link.ts";
+import { findAnchor } from "./tls-anchor.ts";
+
+export {
+  type Ask,
+  type EnrollInput,
+  type EnrollmentPlan,
+  type PlanEntry,
+  planEnrollment,
+  resolveConflicts,
+} from "./enroll-plan.ts";
+
+export interface Enrolled {
+  nodeId: string;
+  tenantId: string;
+  hostName: string;
+  stateDir: string;
+  configPath: string;
+  /** Epoch milliseconds; null when the token does not say. */
+  tokenExpiresAt: number | null;
+  /** True: everything was there already and nothing was changed. */
+  unchanged: boolean;
+}
+
+export interface EnrollOptions {
+  clock: Clock;
+  log: Log;
+  /** Settles conflicts that are still in the plan; without it they are refused. */
+  ask?: Ask;
+  /** Instead of gRPC. */
+  link?: ControllerLink;
+}
+
+export async function enroll(
+  planned: EnrollmentPlan,
+  { clock, log, ask, link: given }: EnrollOptions,
+): Promise<Enrolled> {
+  const plan = ask ? await resolveConflicts(planned, ask) : planned;
+  requireSettled(plan);
+  const { nodeId, tenantId, hostName, stateDir, configPath, work } = plan;
+  const outcome = { nodeId, tenantId, hostName, stateDir, configPath };
+  if (plan.complete) {
+    const expMs = tokenFacts(await loadNodeToken(work.facts.tokenPath))?.expMs ?? null;
+    if (expMs === null || expMs > clock.now()) return { ...outcome, tokenExpiresAt: expMs, unchanged: true };
+  }
+  await at("plan", () => requireWritable(plan));
+  const { token, facts, keepsKey } = work;
+  const { claims } = token;
+  const oldKey = facts.key.kind === "present" ? facts.key.value : null;
+  const seed = keepsKey && facts.keyBytes ? facts.keyBytes : newSeed();
+  const key = importSigningKey(seed);
+  const { host, port } = token;
+  const server = { host, port, serverName: host };
+  const secure = token.scheme === "https";
+  const pins = claims.pin ?? [];
+  const probes = secure && pins.length > 0 && !given;
+  const caPem = probes ? await at("connect", () => findAnchor(server, pins, clock)) : null;
+  const tls = secure ? { pins, caPem, serverName: host, clientCertificate: null } : null;
+  const link = given ?? grpcLink({ host, port, tls });
+  let admitted: Admitted;
+  try {
+    admitted = await exchange(link, {
+      nodeId,
+      key,
+      // Only of the same node can the old key speak for the new one.
+      oldKey: plan.nodeIdIs === "new" ? null : oldKey,
+      token: token.text,
+      claims,
+      known: claims.crk ? await knownKeyset(facts, claims.crk) : null,
+    });
+  } finally {
+    link.close();
+  }
+  log.info("admitted", { node_id: nodeId, tenant_id: tenantId, host_name: hostName });
+
+  await at("write", async () => {
+    await makeStateDir(stateDir);
+    await mkdir(dirname(configPath), { recursive: true, mode: PRIVATE_DIR });
+    await commitFiles(stateDir, await changes(plan, { seed, publicKey: key.raw, admitted, caPem, clock }));
+  });
+  return { ...outcome, tokenExpiresAt: admitted.tokenExpiresAtMs, unchanged: false };
+}
+
+interface Made {
+  seed: Uint8Array;
+  publicKey: Uint8Array;
+  admitted: Admitted;
+  caPem: string | null;
+  clock: Clock;
+}
+
+async function changes({ pins, work }: EnrollmentPlan, made: Made): Promise<FileChange[]> {
+  const { facts, keepsKey, settings } = work;
+  const { paths, configPath, keyPath, tokenPath, keyBytes } = facts;
+  const { seed, publicKey, admitted, caPem, clock } = made;
+  const bytes = (text: string) => Buffer.from(text, "utf8");
+  const stamp = new Date(clock.now()).toISOString().replace(/[-:]|\.\d+/g, "");
+  const config = settings({ pins, caPem });
+  const list: FileChange[] = [];
+  if (!keepsKey) {
+    if (keyBytes) list.push({ path: join(paths.archive, `${stamp}.key`), content: keyBytes, mode: PRIVATE_FILE });
+    list.push({ path: keyPath, content: seed, mode: PRIVATE_FILE });
+  }
+  list.push({ path: `${keyPath}.pub`, content: publicKey, mode: PUBLIC_FILE });
+  list.push({ path: tokenPath, content: bytes(`${admitted.nodeToken}\n`), mode: PRIVATE_FILE });
+  list.push({ path: paths.controllerKeys, content: bytes(renderControllerKeys(admitted.keyset)), mode: PRIVATE_FILE });
+  if (config !== null) {
+    const old = await readFile(configPath).catch(() => null);
+    if (old) list.push({ path: `${configPath}.bak`, content: old, mode: PRIVATE_FILE });
+    list.push({ path: configPath, content: bytes(config), mode: PUBLIC_FILE });
+  }
+  list.push({ path: paths.nextKey, content: null, mode: PRIVATE_FILE });
+  list.push({ path: paths.enrollmentJwt, content: null, mode: PRIVATE_FILE });
+  return list;
+}
+
+/** A token is spent only where its fruit can be kept. */
+async function requireWritable({ stateDir, configPath }: EnrollmentPlan): Promise<void> {
+  for (const path of [stateDir, dirname(configPath)]) {
+    const there = await nearestExisting(path);
+    await access(there, constants.W_OK | constants.X_OK).catch((cause: NodeJS.ErrnoException) => {
+      throw new AegisError("config_invalid", `cannot write to ${there}: ${cause.code}`, {
+        cause,
+        hint: "run it as the user who owns this directory, or choose another with --state-dir",
+      });
+    });
+  }
+}
+
+async function nearestExisting(path: string): Promise<string> {
+  for (let at = path; ; at = dirname(at)) {
+    const exists = await access(at).then(
+      () => true,
+      () => false,
+    );
+    if (exists || dirname(at) === at) return at;
+  }
+}
+
+async function at<T>(step: EnrollStep, act: () => Promise<T>): Promise<T> {
+  try {
+    return await act();
+  } catch (error) {
+    throw error instanceof EnrollError ? error : new EnrollError(step, AegisError.from(error));
+  }
+}
