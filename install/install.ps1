@@ -64,7 +64,7 @@ function Uninstall-Aegis([string] $Folder) {
         throw 'aegis: the service aegis-edge is still installed; first: aegis edge logout; aegis edge service uninstall'
     }
     if ($env:AEGIS_DRY_RUN) { Write-Host "would remove $Folder"; return }
-    & $executable install path --remove
+    & $executable install path remove
     Remove-Item -LiteralPath $Folder -Recurse -Force
     Write-Host "removed $Folder; keys and settings stay in $env:USERPROFILE\.aegis"
 }

@@ -20,4 +20,8 @@ export const tree = group("aegis runs commands on machines you own, under a poli
       cancel: leaf("cancel a run that is going on", () => import("./edge/fleet-cancel.ts")),
     }),
   }),
+  update: leaf("replace this executable by a newer release", () => import("./update.ts")),
+  install: group("What an installer leaves to this executable.", {
+    path: leaf("make its folder part of your PATH", () => import("./install-path.ts")),
+  }),
 });
