@@ -1,9 +1,11 @@
 /** Turns a call into a signed command for one node, and what comes back into progress and exactly one result. */
+import { maxBodyBytes } from "../envelope/frame.ts";
 import { sha256 } from "../envelope/statement.ts";
+import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Store } from "../store/store.ts";
 import type { Bus, SessionCallEvent } from "./bus.ts";
-import { missingResult, receivedResult } from "./call-result.ts";
+import { missingResult, receivedResult, storedResult } from "./call-result.ts";
 import { callers } from "./callers.ts";
 import type { CallRequest, Dispatcher, ResultEvent } from "./dispatch-types.ts";
 import type { ControllerKeys } from "./keys.ts";
@@ -53,17 +55,18 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
       else signal.addEventListener("abort", forward, { once: true });
       const answered = new AbortController();
       if (request.deadlineMs > 0) void expire(request.deadlineMs + deadlineSlackMs, stop, answered.signal);
+      const end = (event: Ending) =>
+        ending(event, request, { body, durationMs: time() - startedAt, aborted: stop.signal });
       try {
+        // Whoever stopped it before it was sent wants it not to run at all.
+        if (stop.signal.aborted) return yield await end({ kind: "unreachable" });
         const window = request.progress ? creditWindowBytes : 0;
-        for await (const event of bus.call(
-          request.nodeId,
-          { commandId: request.commandId, body, window },
-          stop.signal,
-        )) {
+        const call = { commandId: request.commandId, body, window };
+        for await (const event of bus.call(request.nodeId, call, stop.signal)) {
           if (event.kind === "progress") {
             const { chunk, offset, skippedBytes, sequence: seq } = event;
             yield { kind: "progress", stream: event.stderr ? "stderr" : "stdout", seq, offset, chunk, skippedBytes };
-          } else yield await ending(event, request, { body, durationMs: time() - startedAt, aborted: stop.signal });
+          } else yield await end(event);
         }
       } finally {
         answered.abort();
@@ -79,29 +82,46 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
 
   /** What the run is told; a call without a result of its host is ended in the store here. */
   async function ending(
-    event: Exclude<SessionCallEvent, { kind: "progress" }>,
+    event: Ending,
     request: CallRequest,
     { body, durationMs, aborted }: { body: Uint8Array; durationMs: number; aborted: AbortSignal },
   ): Promise<ResultEvent> {
     if (event.kind === "result") return receivedResult({ ...event, commandBody: body, roundTripMs: durationMs });
     const outcome = aborted.aborted ? (aborted.reason === "deadline" ? "timed_out" : "cancelled") : "edge_disconnected";
-    const words = {
-      timed_out: "the deadline passed and the host did not answer; it may still be running",
-      cancelled: "cancelled, and the host did not answer; it may still be running",
-      edge_disconnected:
-        event.kind === "unreachable"
-          ? "the host has no stream; nothing was sent"
-          : "the stream ended before a result came; whether it ran is not known",
-    }[outcome];
-    await store.endCommand(request.commandId, {
-      endedAt: time(),
-      outcome,
-      result: null,
-      receiptSignature: null,
-      receiptKeyId: null,
-      receipt: "missing",
-      outputComplete: false,
+    const { commandId } = request;
+    const earlier = await store.transaction(async (tx) => {
+      // The host may have come back on another stream and told its result there, before this one was known to be dead.
+      const row = await tx.command(commandId);
+      if (row?.result) return row;
+      await tx.endCommand(commandId, {
+        endedAt: time(),
+        outcome,
+        result: null,
+        receiptSignature: null,
+        receiptKeyId: null,
+        receipt: "missing",
+        outputComplete: false,
+      });
+      return null;
     });
-    return missingResult(outcome, words, durationMs);
+    const told = earlier && storedResult(earlier);
+    if (told) return { ...told, late: true };
+    return missingResult(outcome, words[event.kind][outcome], durationMs);
   }
 }
+
+type Ending = Exclude<SessionCallEvent, { kind: "progress" }>;
+
+const nothingSent = "the host has no stream; nothing was sent";
+const words = {
+  unreachable: {
+    timed_out: nothingSent,
+    cancelled: "cancelled before it was sent; nothing ran",
+    edge_disconnected: nothingSent,
+  },
+  disconnected: {
+    timed_out: "the deadline passed and the host did not answer; it may still be running",
+    cancelled: "cancelled, and the host did not answer; it may still be running",
+    edge_disconnected: "the stream ended before a result came; whether it ran is not known",
+  },
+} as const;

@@ -21,6 +21,9 @@ const renewAfterBytes = creditWindowBytes / 4;
 /** How long a host may take to answer a cancel before the call ends without it: its own grace of 5 s, and the way. */
 export const cancelAnswerMs = 10_000;
 
+/** Results of earlier sessions looked up at once. A host keeps 64, so one with more is no host of ours. */
+const maxLateResults = 256;
+
 /** The stream under a session. */
 export interface SessionStream {
   write(frame: Frame): void;
@@ -70,6 +73,7 @@ export interface NodeSession extends LiveSession {
 export function nodeSession(options: NodeSessionOptions): NodeSession {
   const { channel, clock, ledger, log, nodeId, nodeKey, stream, tenantId, time } = options;
   const pending = new Map<string, Pending>();
+  let lateResults = 0;
   let open = true;
   const live: LiveNode = {
     nodeId,
@@ -86,13 +90,18 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
     if (open) stream.write(channel.seal(kind, body, time()));
   }
 
-  function onProgress(body: Uint8Array): void {
+  /** False: the host sends what it was not allowed to, and nothing else bounds what waits for a reader. */
+  function onProgress(body: Uint8Array): boolean {
     const event = wire.CommandProgressEvent.decode(body);
     const call = pending.get(event.commandId);
     // Output of a call that has ended here already: the host sent it before it could know.
-    if (!call) return;
+    if (!call) return true;
     call.chain.add(body);
     call.received += event.chunk.length;
+    if (event.chunk.length === 0 || call.received > call.granted) {
+      log.error("credit_exceeded", { node_id: nodeId, command_id: event.commandId, granted: call.granted });
+      return false;
+    }
     call.events.put({
       kind: "progress",
       stderr: event.stderr,
@@ -101,9 +110,10 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
       skippedBytes: whole(event.skippedBytes) ?? 0,
       chunk: event.chunk,
     });
-    if (call.received + creditWindowBytes - call.granted < renewAfterBytes) return;
+    if (call.received + creditWindowBytes - call.granted < renewAfterBytes) return true;
     call.granted = call.received + creditWindowBytes;
     send("credit", wire.Credit.encode({ commandId: event.commandId, limit: toLong(call.granted) }).finish());
+    return true;
   }
 
   async function onResult(body: Uint8Array): Promise<void> {
@@ -113,8 +123,10 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
     const call = pending.get(commandId);
     const acknowledge = () => send("ack", wire.Ack.encode({ commandId: [commandId] }).finish());
     if (!call) {
-      const settled = await ledger.late({ nodeId, nodeKey, commandId, result, signature: receiptSig, keyId });
-      if (settled) acknowledge();
+      if (lateResults >= maxLateResults) throw new Error(`more than ${maxLateResults} results of no pending call`);
+      lateResults++;
+      const stored = ledger.late({ nodeId, nodeKey, commandId, result, signature: receiptSig, keyId });
+      if (await stored.finally(() => lateResults--)) acknowledge();
       return;
     }
     pending.delete(commandId);
@@ -125,9 +137,16 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
       whole(event.progressDroppedBytes) === 0;
     if (!genuine) log.error("receipt_invalid", { node_id: nodeId, command_id: commandId });
     const receipt = genuine ? "verified" : "invalid";
-    await ledger.settle({ commandId, event, result, signature: receiptSig, keyId, receipt, outputComplete: complete });
-    acknowledge();
-    call.events.put({ kind: "result", result, signature: receiptSig, keyId, receipt, outputComplete: complete });
+    const judged = { signature: receiptSig, keyId, receipt, outputComplete: complete } as const;
+    try {
+      if (await ledger.settle({ commandId, event, result, ...judged })) acknowledge();
+    } catch (error) {
+      // Who waits for the call must not wait for ever; the host keeps the result and sends it again.
+      call.events.put({ kind: "disconnected" });
+      call.events.end();
+      throw error;
+    }
+    call.events.put({ kind: "result", result, ...judged });
     call.events.end();
   }
 
@@ -142,8 +161,7 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
         return true;
       }
       case "progress":
-        onProgress(body);
-        return true;
+        return onProgress(body);
       case "result":
         void onResult(body).catch((error: unknown) => {
           // Not acknowledged, so the host keeps it and sends it again on its next session.

@@ -2,7 +2,7 @@
 import type { PublicKey } from "../envelope/public-key.ts";
 import { verifyReceipt } from "../envelope/receipt.ts";
 import type { Log } from "../platform/log.ts";
-import type { NodeOutcome, Store } from "../store/store.ts";
+import type { CommandRow, NodeOutcome, Store } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
 
 type CommandResultEvent = ReturnType<typeof aegis.cluster.v1.CommandResultEvent.decode>;
@@ -27,51 +27,62 @@ export interface LateResult {
 }
 
 export interface ResultLedger {
-  settle(settlement: Settlement): Promise<void>;
-  /** A result of an earlier session. True when the store has it now, or had it: the host may forget it. */
+  /** The result of a pending call. True as below. */
+  settle(settlement: Settlement): Promise<boolean>;
+  /** A result of an earlier session. True when the store has it now, or had it: only then may the host forget it. */
   late(result: LateResult): Promise<boolean>;
 }
 
 export function resultLedger({ store, time, log }: { store: Store; time: () => number; log: Log }): ResultLedger {
+  /** A command has one result for ever: the first that is kept. The same again is welcome, another one is an alarm. */
+  function settled(row: CommandRow | null, result: Uint8Array): "open" | "same" | "other" {
+    if (!row?.result) return "open";
+    if (Buffer.from(row.result).equals(result)) return "same";
+    log.error("receipt_conflict", { node_id: row.nodeId, command_id: row.commandId });
+    return "other";
+  }
+
   return {
-    async settle({ commandId, event, result, signature, keyId, receipt, outputComplete }) {
-      await store.endCommand(commandId, {
-        endedAt: time(),
-        outcome: nodeOutcome(event),
-        result,
-        receiptSignature: signature,
-        receiptKeyId: keyId,
-        receipt,
-        outputComplete,
-      });
-    },
-    async late({ nodeId, nodeKey, commandId, result, signature, keyId }) {
-      const row = await store.command(commandId);
-      if (!row || row.nodeId !== nodeId) {
-        log.error("result_of_no_command", { node_id: nodeId, command_id: commandId });
+    settle: ({ commandId, event, result, signature, keyId, receipt, outputComplete }) =>
+      store.transaction(async (tx) => {
+        const before = settled(await tx.command(commandId), result);
+        if (before !== "open") return before === "same";
+        await tx.endCommand(commandId, {
+          endedAt: time(),
+          outcome: nodeOutcome(event),
+          result,
+          receiptSignature: signature,
+          receiptKeyId: keyId,
+          receipt,
+          outputComplete,
+        });
         return true;
-      }
-      if (!verifyReceipt(nodeKey, { nodeId, commandId, commandBody: row.commandBody, result }, signature)) {
-        log.error("receipt_invalid", { node_id: nodeId, command_id: commandId, late: true });
+      }),
+    late: ({ nodeId, nodeKey, commandId, result, signature, keyId }) =>
+      store.transaction(async (tx) => {
+        const row = await tx.command(commandId);
+        if (!row || row.nodeId !== nodeId) {
+          log.error("result_of_no_command", { node_id: nodeId, command_id: commandId });
+          return false;
+        }
+        if (!verifyReceipt(nodeKey, { nodeId, commandId, commandBody: row.commandBody, result }, signature)) {
+          log.error("receipt_invalid", { node_id: nodeId, command_id: commandId, late: true });
+          return false;
+        }
+        const before = settled(row, result);
+        if (before !== "open") return before === "same";
+        const event = aegis.cluster.v1.CommandResultEvent.decode(result);
+        const end = {
+          endedAt: row.endedAt ?? time(),
+          outcome: nodeOutcome(event),
+          result,
+          receiptSignature: signature,
+          receiptKeyId: keyId,
+        };
+        await tx.endCommand(commandId, { ...end, receipt: "verified", outputComplete: false });
+        log.info("late_result", { node_id: nodeId, command_id: commandId, outcome: end.outcome });
         return true;
-      }
-      if (row.result) {
-        if (!Buffer.from(row.result).equals(result))
-          log.error("receipt_conflict", { node_id: nodeId, command_id: commandId });
-        return true;
-      }
-      const event = aegis.cluster.v1.CommandResultEvent.decode(result);
-      const end = {
-        endedAt: row.endedAt ?? time(),
-        outcome: nodeOutcome(event),
-        result,
-        receiptSignature: signature,
-        receiptKeyId: keyId,
-      };
-      await store.endCommand(commandId, { ...end, receipt: "verified", outputComplete: false });
-      log.info("late_result", { node_id: nodeId, command_id: commandId, outcome: end.outcome });
-      return true;
-    },
+      }),
   };
 }
 

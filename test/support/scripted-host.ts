@@ -1,0 +1,112 @@
+/** A host whose one tool does what the test says, when it says so. */
+
+import { callLimits } from "../../src/daemon/call-limits.ts";
+import type { Host } from "../../src/daemon/invoke.ts";
+import { replayGuard } from "../../src/daemon/replay.ts";
+import type { UserVerifier } from "../../src/envelope/user.ts";
+import type { Clock } from "../../src/platform/clock.ts";
+import { operatorContext, securityContextsSchema } from "../../src/policy/context.ts";
+import {
+  nothingCaptured,
+  type StopReason,
+  type Tool,
+  type ToolContext,
+  type ToolResult,
+} from "../../src/tools/tool.ts";
+
+/** One call of the tool that has begun. */
+export interface Run {
+  args: unknown;
+  context: ToolContext;
+  /** Ends it; `ok` unless told otherwise. */
+  end(result?: Partial<ToolResult>): void;
+  fail(error: Error): void;
+}
+
+export interface ScriptedTool {
+  tool: Tool;
+  /** Every call that began, in order. */
+  runs: Run[];
+}
+
+export const okResult: ToolResult = { ok: true, exitCode: 0, stdout: nothingCaptured, stderr: nothingCaptured };
+
+export function scriptedTool({ name = "test.work", obedient = true } = {}): ScriptedTool {
+  const runs: Run[] = [];
+  const tool: Tool = {
+    descriptor: {
+      name,
+      description: "What a test wants.",
+      inputSchema: { type: "object" },
+      readOnly: false,
+      destructive: false,
+      fleetCapable: true,
+    },
+    prepare: async (args) => ({
+      kind: "ready",
+      call: {
+        accesses: [],
+        run: (context) =>
+          new Promise<ToolResult>((resolve, reject) => {
+            const end = (result: Partial<ToolResult> = {}) => resolve({ ...okResult, ...result });
+            runs.push({ args, context, end, fail: reject });
+            const stopped = () => {
+              const { kind } = context.signal.reason as StopReason;
+              end({ ok: false, errorKind: kind === "timeout" ? "timeout" : "cancelled", errorMessage: kind });
+            };
+            if (!obedient) return;
+            if (context.signal.aborted) stopped();
+            else context.signal.addEventListener("abort", stopped, { once: true });
+          }),
+      },
+    }),
+  };
+  return { tool, runs };
+}
+
+/** Believes every caller: for tests of what comes after that. */
+export const credulous: UserVerifier = {
+  verify: (_token, _signature, { tenant, context }) => ({
+    kind: "caller",
+    caller: { sub: "tester", tenantId: tenant, context, scopes: [], via: "cli" },
+  }),
+};
+
+export interface ScriptedHostOptions {
+  clock: Clock;
+  tools: readonly Tool[];
+  nodeId?: string;
+  tenantId?: string;
+  users?: UserVerifier;
+}
+
+/** Allows everything to everybody, in the contexts `default` and `operator`. */
+export function scriptedHost({
+  clock,
+  tools,
+  nodeId = "3f2b8c1e-5d4a-4e6f-8a9b-0c1d2e3f4a5b",
+  tenantId = "acme",
+  users = credulous,
+}: ScriptedHostOptions): Host {
+  const everything = operatorContext() as object;
+  const contexts = securityContextsSchema.parse([everything, { ...everything, name: "default" }]);
+  return {
+    nodeId,
+    tenantId,
+    users,
+    contexts: new Map(contexts.map((context) => [context.name, context])),
+    requireOperatorSignature: false,
+    tools: {
+      get: (name: string) => tools.find((tool) => tool.descriptor.name === name),
+      list: () => tools.map((tool) => tool.descriptor),
+    },
+    replay: replayGuard(clock),
+    limits: callLimits(clock),
+    paused: () => false,
+    protectedPaths: [],
+    home: "/home/tester",
+  };
+}
+
+/** Lets everything run that only waits for promises. */
+export const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
