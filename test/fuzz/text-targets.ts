@@ -1,5 +1,5 @@
 /** What people and peers write: settings, targets, paths, streams. Each is read, or refused in words, and never in between. */
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { formatSse, parseSse, type SseMessage } from "../../src/api/sse.ts";
@@ -27,6 +27,7 @@ async function orRefused<T>(codes: readonly ErrorCode[], work: () => T | Promise
 }
 
 const folder = mkdtempSync(join(tmpdir(), "aegis-fuzz-"));
+process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
 const config = `apiVersion: 100monkeys.ai/v1
 kind: NodeConfig
 metadata:

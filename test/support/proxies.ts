@@ -1,5 +1,5 @@
 /** Proxies to go through: real ones from Debian, and ones that answer CONNECT with a fixed line. */
-import { chmodSync, mkdtempSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -39,7 +39,7 @@ async function accepting(port: number, child: Bun.Subprocess<"ignore", "pipe", "
   );
 }
 
-async function started(command: string[], port: number): Promise<TestProxy> {
+async function started(command: string[], port: number, folder: string): Promise<TestProxy> {
   const child = Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
   await accepting(port, child);
   return {
@@ -47,16 +47,18 @@ async function started(command: string[], port: number): Promise<TestProxy> {
     async stop() {
       child.kill("SIGTERM"); // squid then takes its shared memory away
       await child.exited;
+      rmSync(folder, { recursive: true, force: true });
     },
   };
 }
 
 export async function tinyproxy({ user }: { user?: string } = {}): Promise<TestProxy> {
   const port = await freePort();
-  const file = join(mkdtempSync(join(tmpdir(), "aegis-tinyproxy-")), "tinyproxy.conf");
+  const folder = mkdtempSync(join(tmpdir(), "aegis-tinyproxy-"));
+  const file = join(folder, "tinyproxy.conf");
   const auth = user ? `BasicAuth ${user.replace(":", " ")}\n` : "";
   writeFileSync(file, `Port ${port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 20\nLogLevel Error\n${auth}`);
-  return await started(["tinyproxy", "-d", "-c", file], port);
+  return await started(["tinyproxy", "-d", "-c", file], port, folder);
 }
 
 /** Squid, spoken to over TLS when a certificate is given. Started as root it goes on as Debian's user proxy. */
@@ -79,7 +81,7 @@ export async function squid({ certPem, keyPem }: { certPem?: string; keyPem?: st
     `coredump_dir ${folder}`,
   ];
   writeFileSync(join(folder, "squid.conf"), `${config.join("\n")}\n`);
-  return await started(["squid", "-N", "-n", `aegis${port}`, "-f", join(folder, "squid.conf")], port);
+  return await started(["squid", "-N", "-n", `aegis${port}`, "-f", join(folder, "squid.conf")], port, folder);
 }
 
 /** Reads one request and answers with `answer`, or with nothing at all when it is null. */
