@@ -29,6 +29,12 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
   return {
     async *call(request, signal) {
       const body = command(request, (await store.node(request.nodeId))?.seal ?? "strict");
+      if (body.length > maxBodyBytes) {
+        throw new AegisError(
+          "too_large",
+          `the call of ${request.tool} has ${body.length} bytes, and a message to a host holds ${maxBodyBytes}`,
+        );
+      }
       const startedAt = time();
       await store.insertCommand({
         commandId: request.commandId,
