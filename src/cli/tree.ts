@@ -4,22 +4,28 @@ import { group, leaf } from "./command.ts";
 export const tree = group("aegis runs commands on machines you own, under a policy their owners keep.", {
   controller: group("The server side: enrolls hosts, routes calls, serves the REST API.", {
     init: leaf("make keys, database and the first operator's profile", () => import("./controller/init.ts")),
+    start: leaf("serve hosts and operators", () => import("./controller/start.ts")),
     token: group("Bearer tokens of operators and services.", {
       create: leaf("make a token; it is shown once", () => import("./controller/token.ts")),
     }),
   }),
   edge: group("The host side, and what operators do with hosts.", {
+    enroll: leaf("make this machine a host of a controller", () => import("./edge/enroll.ts")),
     status: leaf("whether this host is connected", () => import("./edge/status.ts")),
     token: group("Enrollment tokens: each lets one machine in, once.", {
       issue: leaf("ask the controller for an enrollment token", () => import("./edge/token.ts")),
     }),
     ls: leaf("list hosts", () => import("./edge/ls.ts")),
+    exec: leaf("run a command on a host", () => import("./edge/exec.ts")),
     fleet: group("One tool call on many hosts.", {
       preview: leaf("which hosts a target means now", () => import("./edge/fleet-preview.ts")),
       run: leaf("call a tool on every host of a target", () => import("./edge/fleet-run.ts")),
       cancel: leaf("cancel a run that is going on", () => import("./edge/fleet-cancel.ts")),
     }),
   }),
+  logout: leaf("forget the current controller and its token", () => import("./logout.ts")),
+  whoami: leaf("who the controller takes this operator for", () => import("./whoami.ts")),
+  completion: leaf("a script that lets a shell finish aegis commands", () => import("./completion.ts")),
   update: leaf("replace this executable by a newer release", () => import("./update.ts")),
   install: group("What an installer leaves to this executable.", {
     path: leaf("make its folder part of your PATH", () => import("./install-path.ts")),

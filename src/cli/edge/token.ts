@@ -16,6 +16,7 @@ export default command({
     ttl: { type: "string", valueHint: "DURATION", default: "15m", description: "how long it is good for, 15m at most" },
     tag: many("TAG", "a tag the host starts with"),
     for: { type: "string", valueHint: "NODE", description: "the known host that this token enrolls again" },
+    compat: { type: "boolean", description: "for a daemon without strict sessions, such as the Rust one" },
     output: outputFlag,
   },
   async run(given) {
@@ -24,6 +25,7 @@ export default command({
     const issued = await client.issueEnrollmentToken({
       ttl_seconds: Math.floor(duration("--ttl", args.ttl) / 1000),
       tags: every("tag"),
+      compat: args.compat,
       ...(args.name === undefined ? {} : { name: args.name }),
       ...(args.for === undefined ? {} : { for_node: args.for }),
     });

@@ -1,0 +1,185 @@
+/** `edge enroll`: shows what it would do, asks what is open, and makes this machine a host. */
+import { hostname } from "node:os";
+import {
+  type Ask,
+  type Enrolled,
+  type EnrollInput,
+  type EnrollmentPlan,
+  enroll,
+  planEnrollment,
+  resolveConflicts,
+} from "../../daemon/enroll.ts";
+import { AegisError } from "../../errors.ts";
+import { systemClock } from "../../platform/clock.ts";
+import { silentLog } from "../../platform/log.ts";
+import { command, many, type Surroundings } from "../command.ts";
+import { configFile, configFlag, edgeDir, outputFlag, pairs, printResult, stateDirFlag } from "../options.ts";
+import { readSecret } from "../secret-input.ts";
+import { facts, table } from "../terminal.ts";
+
+export default command({
+  example: "aegis edge enroll --token-file enrollment.jwt --no-service",
+  details: `Prints its plan first: which controller, which fingerprints, which files. On a terminal it asks about what is there
+already and which folders tools may see; elsewhere, and with --non-interactive, it refuses conflicts with exit 4.`,
+  args: {
+    token: {
+      type: "positional",
+      valueHint: "TOKEN",
+      required: false,
+      description: "from edge token issue; - reads it from stdin",
+    },
+    "token-file": { type: "string", valueHint: "FILE", description: "read the token from a file; - is stdin" },
+    config: configFlag,
+    "state-dir": stateDirFlag,
+    name: {
+      type: "string",
+      valueHint: "NAME",
+      description: "what this host is called (default: the token's, else its hostname)",
+    },
+    label: many("K=V", "what this host says of itself, for selecting it"),
+    "non-interactive": { type: "boolean", description: "ask nothing" },
+    force: { type: "boolean", description: "replace the key and the settings that are there" },
+    "keep-existing": {
+      type: "boolean",
+      description: "keep the key and the settings that are there, where that is safe",
+    },
+    "dry-run": { type: "boolean", description: "print the plan and change nothing" },
+    minimal: { type: "boolean", description: "write settings without comments and without defaults" },
+    service: {
+      type: "boolean",
+      default: true,
+      negativeDescription: "install no service; print the command that runs the daemon",
+    },
+    allow: many("PATH", "a folder that reading tools may see"),
+    "full-access": { type: "boolean", description: "add the context `operator`, under which everything is allowed" },
+    output: outputFlag,
+  },
+  async run(given) {
+    const { args, every, env, home, terminal, stop } = given;
+    if (args.force && args["keep-existing"])
+      throw new AegisError("usage", "--force and --keep-existing are opposites: give one of them");
+    if (args.service && !args["dry-run"])
+      throw new AegisError("usage", "this version installs no service", {
+        hint: "add --no-service; then run the daemon with: aegis edge run",
+      });
+    const asks = terminal.interactive && !args["non-interactive"];
+    const token = await readSecret("TOKEN", args.token, args["token-file"], given);
+    const input: EnrollInput = {
+      token: token.reveal(),
+      stateDir: edgeDir(args["state-dir"], given),
+      ...configFile(args.config, given),
+      ...(args.name === undefined ? {} : { name: args.name }),
+      hostname: hostname(),
+      labels: pairs("--label", every("label")),
+      allow: every("allow"),
+      fullAccess: args["full-access"],
+      minimal: args.minimal,
+      conflicts: args.force ? "force" : args["keep-existing"] ? "keep" : asks ? "ask" : "refuse",
+      env,
+      home,
+    };
+    let plan = await planEnrollment(input);
+    if (args["dry-run"]) {
+      await printResult(given, args.output, planRecord(plan), () => planText(plan));
+      return undefined;
+    }
+    if (asks) plan = await agree(plan, input, given);
+    else for (const line of planText(plan).trimEnd().split("\n")) terminal.note(line);
+    stop.throwIfAborted();
+    const enrolled = await enroll(plan, { clock: systemClock, log: silentLog });
+    await printResult(given, args.output, record(enrolled), () => facts(factsOf(enrolled)));
+    terminal.note(`next: ${runCommand(args)}`);
+    return undefined;
+  },
+});
+
+/** Shows the plan, settles what is open with the person at the terminal, and asks for a yes. */
+async function agree(
+  first: EnrollmentPlan,
+  input: EnrollInput,
+  { terminal, stop }: Surroundings,
+): Promise<EnrollmentPlan> {
+  const ask: Ask = async ({ path, why }) => {
+    const answer = await terminal.question(`${path}: ${why}. Keep it, overwrite it, or stop? [k/o/S] `, stop);
+    const letter = answer?.trim().toLowerCase().charAt(0);
+    return letter === "k" ? "keep" : letter === "o" ? "overwrite" : "abort";
+  };
+  let plan = await resolveConflicts(first, ask);
+  const isFresh = plan.entries.some(
+    ({ what, action }) => what === "settings" && (action === "create" || action === "overwrite"),
+  );
+  if (isFresh && input.allow.length === 0) {
+    const answer = await terminal.question(
+      "Which folders may tools read? (paths, separated by commas; empty: none) ",
+      stop,
+    );
+    const allow = (answer ?? "")
+      .split(",")
+      .map((path) => path.trim())
+      .filter(Boolean);
+    if (allow.length > 0) plan = await resolveConflicts(await planEnrollment({ ...input, allow }), ask);
+  }
+  for (const line of planText(plan).trimEnd().split("\n")) terminal.note(line);
+  if (plan.complete || (await terminal.confirm("enroll this host?", stop))) return plan;
+  throw new AegisError("cancelled", "nothing was changed");
+}
+
+function planText(plan: EnrollmentPlan): string {
+  const head = facts([
+    ["controller", plan.endpoint],
+    ["tenant", plan.tenantId],
+    ["root key", plan.rootFingerprint ?? "none: its answers cannot be verified"],
+    ["TLS keys", plan.pins.join(" ") || "none pinned"],
+    ["sessions", plan.seal],
+    ["host", `${plan.hostName} (${plan.nodeIdIs === "new" ? "a new node id" : plan.nodeId})`],
+  ]);
+  const files = table(
+    ["WILL", "WHAT", "PATH", "BECAUSE"],
+    plan.entries.map(({ action, what, path, why }) => [action, what, path, why]),
+  );
+  return `${head}\n${files}${plan.notes.map((note) => `note: ${note}\n`).join("")}`;
+}
+
+const planRecord = (plan: EnrollmentPlan) => ({
+  endpoint: plan.endpoint,
+  tenant_id: plan.tenantId,
+  host_name: plan.hostName,
+  node_id: plan.nodeIdIs === "new" ? null : plan.nodeId,
+  root_fingerprint: plan.rootFingerprint,
+  pins: plan.pins,
+  seal: plan.seal,
+  state_dir: plan.stateDir,
+  config_path: plan.configPath,
+  entries: plan.entries,
+  notes: plan.notes,
+  complete: plan.complete,
+});
+
+const record = (enrolled: Enrolled) => ({
+  node_id: enrolled.nodeId,
+  tenant_id: enrolled.tenantId,
+  host_name: enrolled.hostName,
+  state_dir: enrolled.stateDir,
+  config_path: enrolled.configPath,
+  token_expires_at: enrolled.tokenExpiresAt === null ? null : new Date(enrolled.tokenExpiresAt).toISOString(),
+  unchanged: enrolled.unchanged,
+});
+
+function factsOf(enrolled: Enrolled): [string, string][] {
+  const { node_id, tenant_id, host_name, config_path, token_expires_at, unchanged } = record(enrolled);
+  return [
+    ["host", host_name],
+    ["node", node_id],
+    ["tenant", tenant_id],
+    ["settings", config_path],
+    ["token until", token_expires_at ?? ""],
+    ["changed", unchanged ? "nothing: this host was enrolled already" : "yes"],
+  ];
+}
+
+function runCommand(args: { config: string | undefined; "state-dir": string | undefined }): string {
+  const words = ["aegis edge run"];
+  if (args["state-dir"] !== undefined) words.push("--state-dir", args["state-dir"]);
+  if (args.config !== undefined) words.push("--config", args.config);
+  return words.join(" ");
+}
