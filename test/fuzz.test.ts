@@ -1,9 +1,11 @@
 /** Ten thousand changed inputs, a new ten thousand in every run; `npm run fuzz` makes more. */
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { envelopeTargets } from "./fuzz/envelope-targets.ts";
 import { type FuzzTarget, fuzz } from "./fuzz/fuzz.ts";
 import { mutated, random } from "./fuzz/random.ts";
-import { textTargets } from "./fuzz/text-targets.ts";
+import { removeScratch, textTargets } from "./fuzz/text-targets.ts";
+
+afterAll(removeScratch);
 
 describe("fuzz", () => {
   const seed = Date.now() % 2 ** 32;

@@ -64,13 +64,14 @@ if (import.meta.main) {
     return at > 0 ? process.argv[at + 1] : undefined;
   };
   const { envelopeTargets } = await import("./envelope-targets.ts");
-  const { textTargets } = await import("./text-targets.ts");
+  const { removeScratch, textTargets } = await import("./text-targets.ts");
   const only = value("--only");
   const targets = [...envelopeTargets, ...textTargets].filter(({ name }) => only === undefined || name.includes(only));
   const seed = Number(value("--seed") ?? Date.now() % 2 ** 32);
   const cases = Number(value("--cases") ?? 10_000);
   const started = performance.now();
   const report = await fuzz(targets, cases, seed);
+  removeScratch();
   for (const { target, seed: own, what } of report.findings)
     console.error(
       `finding: ${target}\n${what}\nrepeat: npm run fuzz -- --cases 1 --seed ${own} --only ${JSON.stringify(target)}\n`,

@@ -27,7 +27,8 @@ async function orRefused<T>(codes: readonly ErrorCode[], work: () => T | Promise
 }
 
 const folder = mkdtempSync(join(tmpdir(), "aegis-fuzz-"));
-process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+/** Takes away what the settings were written to. */
+export const removeScratch = (): void => rmSync(folder, { recursive: true, force: true });
 const config = `apiVersion: 100monkeys.ai/v1
 kind: NodeConfig
 metadata:
