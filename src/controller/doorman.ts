@@ -42,6 +42,8 @@ export interface DoormanOptions {
   clock: Clock;
   time: () => number;
   log: Log;
+  /** No host is let in without a strict session. */
+  requireStrict?: boolean;
 }
 
 /** One stream whose Hello was accepted. */
@@ -223,7 +225,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
       if (!present) return goodbye(GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
       const now = await store.node(nodeId);
       if (now && Buffer.from(now.publicKey).equals(row.publicKey)) return;
-      goodbye(GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was enrolled again with another key");
+      goodbye(GoodbyeReason.GOODBYE_REASON_REPLACED, "this host was enrolled again");
     }
 
     function confirm(frame: Frame): boolean {

@@ -25,6 +25,8 @@ export interface EnrollmentOptions {
   /** HOST:PORT that hosts dial. */
   publicEndpoint: string;
   challenges: Challenges;
+  /** A host has a new key from now on: a session that its old key opened must end. */
+  onAdmitted(nodeId: string): void;
   clock: Clock;
   /** Controller time in milliseconds. */
   time: () => number;
@@ -239,6 +241,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         revokedAt: null,
       });
     });
+    options.onAdmitted(nodeId);
     log.info("enrolled", { node_id: nodeId, tenant_id: claims.tid, host_name: claims.sub, seal });
     const enrollGrant = signEnrollGrant(keys.command, {
       nodeId,

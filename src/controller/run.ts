@@ -90,10 +90,12 @@ export async function startController(options: ControllerOptions): Promise<Runni
     const bus = inProcessBus();
     const sessions = createSessions(bus, time);
     const ledger = resultLedger({ store, time, log });
-    const doorman = createDoorman({ store, keys, keyset, sessions, ledger, clock, time, log });
+    const doorman = createDoorman({ store, keys, keyset, sessions, ledger, clock, time, log, requireStrict });
     const enrollment = createEnrollment({
       ...{ store, keys, keyset, pins: tls.pins, publicEndpoint: endpoint.text },
       ...{ challenges: createChallenges(clock), clock, time, log, requireStrict },
+      onAdmitted: (nodeId) =>
+        sessions.end(nodeId, GoodbyeReason.GOODBYE_REASON_REPLACED, "this host was enrolled again"),
     });
     const targets = createTargets({ store, nodes: sessions });
     const dispatcher = createDispatcher({ bus, store, keys, controllerId: config.controllerId, clock, time });

@@ -9,6 +9,8 @@ const { GoodbyeReason } = aegis.cluster.v1;
 export interface Sessions extends LiveNodes {
   /** Takes over from any older session of the node. The returned function removes this one, and only this one. */
   add(session: LiveSession, heartbeatIntervalMs: number): () => void;
+  /** Ends the node's session, if it has one, with a word why. */
+  end(nodeId: string, reason: aegis.cluster.v1.GoodbyeReason, detail: string): void;
   /** Ends every session with a word why. */
   closeAll(reason: aegis.cluster.v1.GoodbyeReason, detail: string): void;
   readonly size: number;
@@ -46,6 +48,7 @@ export function createSessions(bus: Bus, time: () => number): Sessions {
       const patienceMs = Math.max(minUnhealthyMs, 3 * entry.heartbeatIntervalMs);
       return time() - live.lastHeartbeatAt > patienceMs ? "unhealthy" : "connected";
     },
+    end: (nodeId, reason, detail) => sessions.get(nodeId)?.session.goodbye(reason, detail),
     closeAll(reason, detail) {
       for (const { session } of [...sessions.values()]) session.goodbye(reason, detail);
     },
