@@ -41,6 +41,8 @@ export interface CompatDoorOptions {
   clock: Clock;
   time: () => number;
   log: Log;
+  /** Nobody is let in here. */
+  requireStrict?: boolean;
 }
 
 /** One stream whose Hello was accepted. */
@@ -107,6 +109,8 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
     if (!row || claims.tid !== row.tenantId) return stranger;
     if (claims.cnf.jwk.x !== Buffer.from(nodeKey.raw).toString("base64url")) return stranger;
     if (row.revokedAt !== null) return refused(permissionDenied, "this host was revoked");
+    if (options.requireStrict)
+      return refused(failedPrecondition, "this controller takes strict sessions only; enroll the host again for them");
     if (row.seal === "strict") {
       log.error("downgrade_refused", { node_id: nodeId, tenant_id: row.tenantId });
       return refused(
