@@ -55,7 +55,8 @@ function withoutNothing(value: unknown): unknown {
   return Object.fromEntries(
     Object.entries(value)
       .filter(([key, inner]) => inner !== null && inner !== undefined && key !== "__proto__")
-      .map(([key, inner]) => [key, withoutNothing(inner)]),
+      // In a policy nothing is not absent: `args_allowlist:` left empty must not come to mean any argument.
+      .map(([key, inner]) => [key, key === "security_contexts" ? inner : withoutNothing(inner)]),
   );
 }
 

@@ -252,3 +252,11 @@ test("keys of the prototype are nobody's settings", async () => {
   await load();
   expect(({} as Record<string, unknown>).polluted).toBeUndefined();
 });
+
+test("nothing behind a restriction of a policy is a mistake, not the absence of a restriction", async () => {
+  const context = { name: "default", capabilities: [{ tool_pattern: "cmd.run", args_allowlist: null }] };
+  write(document({ spec: { security_contexts: [context] } }));
+  expect(await refused()).toContain(
+    "spec.security_contexts[0].capabilities[0].args_allowlist: expected a list, found null",
+  );
+});

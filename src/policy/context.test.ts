@@ -143,6 +143,21 @@ describe("what cannot be meant is refused at load, all of it at once and by its 
       "{tool_pattern: cmd.run, rate_limit: {calls: 10001, per_seconds: 1}}",
       /rate_limit\.calls/,
     ],
+    [
+      "nothing where it could mean any argument",
+      "{tool_pattern: cmd.run, args_allowlist: }",
+      /args_allowlist: Invalid input: expected array/,
+    ],
+    [
+      "nothing where it could mean any subcommand",
+      "{tool_pattern: cmd.run, subcommand_allowlist: {git: }}",
+      /subcommand_allowlist\.git: Invalid/,
+    ],
+    [
+      "nothing where it could mean no limit",
+      "{tool_pattern: cmd.run, rate_limit: }",
+      /rate_limit: Invalid input: expected object/,
+    ],
     ["yes for true", '{tool_pattern: cmd.run, run_as_shell: "yes"}', /run_as_shell: Invalid input: expected boolean/],
   ];
   for (const [why, capability, expected] of refused)
@@ -151,6 +166,19 @@ describe("what cannot be meant is refused at load, all of it at once and by its 
       expect(found).toHaveLength(1);
       expect(found[0]).toMatch(expected);
     });
+});
+
+test("nothing behind a key that grants is no grant", () => {
+  const [context] = securityContextsSchema.parse(
+    parseYAML(
+      `- {name: t, principals: , deny_list: , capabilities: [{tool_pattern: "*", path_allowlist: , command_allowlist: }]}`,
+    ),
+  );
+  expect(context).toMatchObject({
+    principals: [],
+    denyList: [],
+    capabilities: [{ pathAllowlist: [], commandAllowlist: [] }],
+  });
 });
 
 describe("what can hardly be meant is said", () => {

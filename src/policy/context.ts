@@ -84,23 +84,30 @@ const contextName = form(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, "expected up to 64
 const commandKeyProblem = (key: string) => (key === "*" ? "expected one command" : commandEntryProblem(key));
 const positive = z.number().int().positive();
 
+/** Where nothing written behind a key can only be read as the empty list. Elsewhere it is an error: it could widen. */
+const listOrNothing = <T extends z.ZodType>(item: T) =>
+  z
+    .array(item)
+    .nullish()
+    .transform((list) => list ?? []);
+
 const principalKeys = { sub: anyText.optional(), scope: anyText.optional() };
 const rateLimitKeys = { calls: positive.max(maxRateLimitCalls), per_seconds: z.number().positive().max(86_400) };
 const capabilityKeys = {
   tool_pattern: toolPattern,
-  path_allowlist: z.array(text(allowEntryProblem)).default([]),
+  path_allowlist: listOrNothing(text(allowEntryProblem)),
   path_denylist: z.array(text(denyEntryProblem)).optional(),
-  command_allowlist: z.array(text(commandEntryProblem)).default([]),
+  command_allowlist: listOrNothing(text(commandEntryProblem)),
   args_allowlist: z.array(z.string()).optional(),
   args_denylist: z.array(anyText).default([]),
   subcommand_allowlist: mapping(commandKeyProblem, z.array(anyText)).default({}),
   rate_limit: z.looseObject(rateLimitKeys).optional(),
   max_concurrent: positive.optional(),
   max_response_size: positive.optional(),
-  env_allowlist: z.array(variablePattern).default([]),
+  env_allowlist: listOrNothing(variablePattern),
   secret_env: mapping(variableProblem, secretName).default({}),
   run_as_shell: z.boolean().default(false),
-  domain_allowlist: z.array(z.string()).optional(),
+  domain_allowlist: listOrNothing(z.string()),
 };
 
 const unknownKeysOf = (keys: object, written: object): readonly string[] =>
@@ -144,9 +151,9 @@ const capability = z.looseObject(capabilityKeys).transform(
 const contextKeys = {
   name: contextName,
   description: z.string().default(""),
-  principals: z.array(principal).default([]),
-  capabilities: z.array(capability).default([]),
-  deny_list: z.array(toolPattern).default([]),
+  principals: listOrNothing(principal),
+  capabilities: listOrNothing(capability),
+  deny_list: listOrNothing(toolPattern),
   require_operator_signature: z.boolean().default(false),
 };
 
