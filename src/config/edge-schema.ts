@@ -63,7 +63,7 @@ const edge = z.strictObject({
   enrollment_token_path: filled.optional(),
   node_security_token_path: filled.optional(),
   stream_reconnect_backoff_secs: z.array(whole(1, 3600)).max(64).default([1, 2, 5, 15, 60]),
-  proxy: z.strictObject({ https_proxy: filled.optional(), no_proxy: z.string().optional() }).optional(),
+  proxy: z.strictObject({ https_proxy: z.string().optional(), no_proxy: z.string().optional() }).optional(),
   capabilities: capabilities.prefault({}),
   max_concurrent_invocations: whole(1, maxConcurrentCap).default(16),
   seal: z.enum(seals).optional(),

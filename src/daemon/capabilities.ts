@@ -35,8 +35,8 @@ const archNames: Partial<Record<NodeJS.Architecture, string>> = { x64: "x86_64",
 export interface Detected {
   os: string;
   arch: string;
-  localTools: string[];
-  mountPoints: string[];
+  localTools: readonly string[];
+  mountPoints: readonly string[];
 }
 
 export async function detect(path: string): Promise<Detected> {

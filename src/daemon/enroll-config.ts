@@ -160,6 +160,8 @@ export interface Present {
   sealRoot: string | null;
   keyPath: string | null;
   tokenPath: string | null;
+  httpsProxy: string | null;
+  noProxy: string | null;
 }
 
 export function presentIn(path: string, text: string): Present {
@@ -179,5 +181,7 @@ export function presentIn(path: string, text: string): Present {
     sealRoot: at(...cluster, "edge", "seal_root"),
     keyPath: at(...cluster, "node_keypair_path"),
     tokenPath: at(...cluster, "edge", "node_security_token_path"),
+    httpsProxy: at(...cluster, "edge", "proxy", "https_proxy"),
+    noProxy: at(...cluster, "edge", "proxy", "no_proxy"),
   };
 }

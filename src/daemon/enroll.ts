@@ -11,9 +11,10 @@ import { makeStateDir } from "../identity/state-dir.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { PRIVATE_DIR, PRIVATE_FILE, PUBLIC_FILE } from "../platform/private-file.ts";
+import { type ProxySettings, proxyFor } from "../platform/proxy-env.ts";
 import { EnrollError, type EnrollStep } from "./enroll-error.ts";
 import { type Admitted, exchange } from "./enroll-exchange.ts";
-import { knownKeyset } from "./enroll-facts.ts";
+import { type Facts, knownKeyset } from "./enroll-facts.ts";
 import { type Ask, type EnrollmentPlan, requireSettled, resolveConflicts } from "./enroll-plan.ts";
 import { grpcLink } from "./grpc-link.ts";
 import type { ControllerLink } from "./link.ts";
@@ -68,12 +69,13 @@ export async function enroll(
   const seed = keepsKey && facts.keyBytes ? facts.keyBytes : newSeed();
   const key = importSigningKey(seed);
   const { host, port } = token;
-  const server = { host, port, serverName: host };
   const secure = token.scheme === "https";
+  const proxy = secure ? proxyFor({ host, port }, proxySettings(facts), work.input.env) : null;
+  const server = { host, port, serverName: host, proxy };
   const pins = claims.pin ?? [];
   const probes = secure && pins.length > 0 && !given;
   const caPem = probes ? await at("connect", () => findAnchor(server, pins, clock)) : null;
-  const tls = secure ? { pins, caPem, serverName: host, clientCertificate: null } : null;
+  const tls = secure ? { pins, caPem, serverName: host, clientCertificate: null, proxy } : null;
   const link = given ?? grpcLink({ host, port, tls });
   let admitted: Admitted;
   try {
@@ -153,6 +155,13 @@ async function nearestExisting(path: string): Promise<string> {
     );
     if (exists || dirname(at) === at) return at;
   }
+}
+
+/** The owner's file may name a proxy before there is any connection. */
+function proxySettings({ config }: Facts): ProxySettings {
+  if (config.kind !== "present") return {};
+  const { httpsProxy, noProxy } = config.value.present;
+  return { ...(httpsProxy === null ? {} : { httpsProxy }), ...(noProxy === null ? {} : { noProxy }) };
 }
 
 async function at<T>(step: EnrollStep, act: () => Promise<T>): Promise<T> {

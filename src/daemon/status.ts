@@ -16,6 +16,10 @@ const schema = z.object({
   connectedSince: z.string().nullable(),
   lastError: z.string().nullable(),
   retryAt: z.string().nullable(),
+  /** Whether tools can read this daemon's identity, and why or what stays open. */
+  identity: z.object({ protected: z.boolean(), detail: z.array(z.string()) }),
+  paused: z.boolean(),
+  draining: z.boolean(),
   activeCalls: z.number().int(),
   queuedCalls: z.number().int(),
   version: z.string(),
@@ -50,8 +54,9 @@ export async function processStart(pid: number): Promise<string | null> {
     const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => null);
     // The second field is the program's name in brackets and may hold anything; the 22nd is the start time.
     const fields = stat?.slice(stat.lastIndexOf(")") + 2).split(" ");
-    const boot = await readlink("/proc/self/ns/pid").catch(() => "");
-    return fields?.[19] && fields[0] !== "Z" ? `${boot} ${fields[19]}` : null;
+    const boot = await readFile("/proc/sys/kernel/random/boot_id", "utf8").catch(() => "");
+    const space = await readlink("/proc/self/ns/pid").catch(() => "");
+    return fields?.[19] && fields[0] !== "Z" ? `${boot.trim()} ${space} ${fields[19]}` : null;
   }
   try {
     process.kill(pid, 0);

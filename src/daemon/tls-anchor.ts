@@ -3,15 +3,19 @@ import { isIP } from "node:net";
 import { connect } from "node:tls";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
+import type { ProxyRoute } from "../platform/proxy-env.ts";
 import { spkiPin } from "../platform/spki-pin.ts";
 import { connectTimeoutMs } from "./link.ts";
 import { type Presented, pinnedAnchor, presented } from "./tls-trust.ts";
+import { reach } from "./tunnel.ts";
 
 export interface Server {
   host: string;
   port: number;
   /** The name or address the certificate must be for. */
   serverName: string;
+  /** The way out, when there is no direct one. */
+  proxy: ProxyRoute | null;
 }
 
 /**
@@ -36,15 +40,17 @@ export async function findAnchor(server: Server, pins: readonly string[], clock:
 }
 
 /** Ends as soon as it is over: no byte of ours follows it. */
-async function handshake({ host, port, serverName }: Server, clock: Clock): Promise<Presented> {
+async function handshake({ host, port, serverName, proxy }: Server, clock: Clock): Promise<Presented> {
   const unreachable = (message: string, cause?: unknown) =>
     new AegisError("unavailable", `cannot reach the controller at ${host} port ${port}: ${message}`, {
       cause,
       hint: "check that the controller runs, that this address is right and that nothing in between blocks it",
     });
+  const under = await reach({ host, port }, proxy).catch((error: Error) => {
+    throw unreachable(error.message, error);
+  });
   const socket = connect({
-    host,
-    port,
+    socket: under,
     ALPNProtocols: ["h2"],
     rejectUnauthorized: false,
     ...(isIP(serverName) ? {} : { servername: serverName }),
@@ -62,5 +68,6 @@ async function handshake({ host, port, serverName }: Server, clock: Clock): Prom
   } finally {
     over.abort();
     socket.destroy();
+    under.destroy();
   }
 }

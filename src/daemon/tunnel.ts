@@ -26,12 +26,22 @@ export interface TunnelOptions extends TlsTrust {
  * without it one is dialled.
  */
 export async function startTls(target: Address, options: TunnelOptions, socket?: Socket): Promise<TLSSocket> {
-  const { proxy } = options;
+  const under = await reach(target, options.proxy ?? null, socket);
+  try {
+    return await tlsToController(under, options);
+  } catch (error) {
+    under.destroy();
+    throw error;
+  }
+}
+
+/** A connection on which what is written reaches `target`, through the proxy if there is one. */
+export async function reach(target: Address, proxy: ProxyRoute | null, socket?: Socket): Promise<Socket> {
   let under = socket ?? (await dial(proxy ?? target));
   try {
     if (proxy?.secure) under = await tlsToProxy(under, proxy);
     if (proxy) await httpConnect(under, target, proxy);
-    return await tlsToController(under, options);
+    return under;
   } catch (error) {
     under.destroy();
     throw error;

@@ -1,0 +1,41 @@
+/** The tools this host offers, and how they are kept away from its identity. */
+import { findLauncher, identityProtection, launcherDirs } from "../native/launcher.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Environment } from "../platform/paths.ts";
+import { systemProcesses } from "../platform/process.ts";
+import { systemProgram } from "../platform/system-program.ts";
+import { cmdRun, systemPath } from "../tools/cmd-run.ts";
+import { createRegistry, type Registry } from "../tools/registry.ts";
+import type { ProtectedPaths } from "./protected.ts";
+
+export interface HostTools {
+  registry: Registry;
+  /** Whether tools can read the daemon's identity, and what stays open. */
+  identity: { protected: boolean; detail: string[] };
+}
+
+export interface HostToolsOptions {
+  stateDir: string;
+  protectedPaths: ProtectedPaths;
+  clock: Clock;
+  env: Environment;
+  home: string;
+}
+
+export async function hostTools({ stateDir, protectedPaths, clock, env, home }: HostToolsOptions): Promise<HostTools> {
+  const found = await findLauncher({
+    dirs: launcherDirs(stateDir, env),
+    run: systemProgram(clock),
+    protectedPaths: protectedPaths.closed,
+    readOnlyPaths: protectedPaths.readOnly,
+  });
+  const launcher = found.kind === "found" ? found.launcher : null;
+  const runner = systemProcesses({ clock, launcher });
+  const registry = createRegistry([cmdRun({ runner, clock, path: systemPath, home })]);
+  const protection = identityProtection(found, { env, uid: process.geteuid?.() ?? -1 });
+  const identity =
+    protection.kind === "protected"
+      ? { protected: true, detail: [...protection.leavesOpen] }
+      : { protected: false, detail: [protection.why] };
+  return { registry, identity };
+}

@@ -1,0 +1,246 @@
+/** The whole edge daemon in one process: everything is read and checked first, then one session after the other. */
+import { randomUUID } from "node:crypto";
+import { realpath } from "node:fs/promises";
+import type { EdgeConfig } from "../config/edge.ts";
+import { loadEdgeConfig } from "../config/load.ts";
+import { userVerifier } from "../envelope/user.ts";
+import { AegisError } from "../errors.ts";
+import { finishCommit } from "../identity/commit-files.ts";
+import { openSecrets } from "../identity/secrets.ts";
+import { checkStateDir } from "../identity/state-dir.ts";
+import type { Clock } from "../platform/clock.ts";
+import { type Log, type LogLevel, logLevels } from "../platform/log.ts";
+import type { Environment } from "../platform/paths.ts";
+import { proxyFor } from "../platform/proxy-env.ts";
+import { version } from "../version.ts";
+import { callLimits } from "./call-limits.ts";
+import { detect, encodeCapabilities } from "./capabilities.ts";
+import { grpcLink } from "./grpc-link.ts";
+import { keepKeyset, loadIdentity } from "./host-identity.ts";
+import { createInvocations } from "./invocations.ts";
+import type { Host } from "./invoke.ts";
+import type { ControllerLink } from "./link.ts";
+import { acquireLock } from "./lock.ts";
+import { createOutbox } from "./outbox.ts";
+import { isPaused } from "./pause.ts";
+import { protectedPaths } from "./protected.ts";
+import { replayGuard } from "./replay.ts";
+import { hostTools } from "./run-tools.ts";
+import { runSession } from "./session.ts";
+import { processStart, type StatusReport } from "./status.ts";
+import { statusWriter } from "./status-writer.ts";
+import { type SessionEnd, supervise } from "./supervise.ts";
+
+/** How long calls may go on once the daemon is told to stop, how long their end may take after that, and the delivery. */
+export const drainGraceMs = 20_000;
+const killGraceMs = 6_000;
+const deliveryMs = 2_000;
+
+/** A connection that lived this long was a good one: the next failure starts the schedule anew. */
+const healthyAfterMs = 60_000;
+
+export interface DaemonOptions {
+  stateDir: string;
+  configPath?: string;
+  /** One connection: ends when it ends. */
+  once?: boolean;
+  env: Environment;
+  home: string;
+  clock: Clock;
+  /** Should pass every level on: the settings decide which are written. */
+  log: Log;
+  /** Aborting it drains: no new calls, time to finish, then the end. */
+  signal: AbortSignal;
+  /** Settings, keys and policy are valid, and the first dial has begun. */
+  onReady?: () => void;
+  onState?: (state: StatusReport["state"]) => void;
+  /** Instead of gRPC. */
+  link?: ControllerLink;
+}
+
+/** Resolves after the drain when `signal` aborts, or when an authenticated controller shut this daemon down. */
+export async function runDaemon(options: DaemonOptions): Promise<void> {
+  const { stateDir } = options;
+  const openings = await checkStateDir(stateDir);
+  const lock = await acquireLock(stateDir);
+  try {
+    if (await finishCommit(stateDir)) options.log.warn("enrollment_finished", { state_dir: stateDir });
+    await serve(options, openings);
+  } finally {
+    await lock.release();
+  }
+}
+
+async function serve(options: DaemonOptions, openings: readonly string[]): Promise<void> {
+  const { stateDir, clock, env, signal } = options;
+  const { config, warnings } = await loadEdgeConfig(options);
+  const { nodeId, tenantId, seal } = config;
+  const log = atLeast(config.logLevel, options.log).with({ node_id: nodeId, tenant_id: tenantId });
+  for (const message of [...openings, ...warnings]) log.warn("settings", { message });
+  const identity = await loadIdentity(config);
+  if (!identity.keyset)
+    throw new AegisError("config_invalid", `${config.configPath}: seal: compat is not served by this version`, {
+      hint: "enroll with a controller of the same kind: aegis edge enroll --force TOKEN",
+    });
+  const { nodeKey, nodeToken } = identity;
+  let keyset = identity.keyset;
+  const home = await realpath(options.home).catch(() => options.home);
+  const closed = await protectedPaths(config, options);
+  const tools = await hostTools({ stateDir, protectedPaths: closed, clock, env, home });
+  if (!tools.identity.protected) log.warn("identity_readable_by_tools", { why: tools.identity.detail.join("; ") });
+
+  const users = () => userVerifier({ tokenKeys: keyset.tokenKeys, controllerId: keyset.controllerId, tenantId });
+  const secrets = openSecrets(stateDir);
+  let host: Host = {
+    ...{ nodeId, tenantId, home, contexts: config.contexts, tools: tools.registry },
+    requireOperatorSignature: config.requireOperatorSignature,
+    users: users(),
+    replay: replayGuard(clock),
+    limits: callLimits(clock),
+    paused: () => isPaused(stateDir),
+    secret: (name) => secrets.read(name),
+    protectedPaths: [...closed.closed, ...closed.readOnly],
+  };
+  const outbox = createOutbox({ nodeId, nodeKey, clock, log });
+  const { maxConcurrent } = config;
+  const invocations = createInvocations({ host: () => host, outbox, clock, log, maxConcurrent });
+  const capabilities = encodeCapabilities({
+    ...(await detect(env.PATH ?? "")),
+    ...config.capabilities,
+    hostName: config.name,
+    tools: tools.registry.list(),
+  });
+
+  const iso = (ms: number) => new Date(ms).toISOString();
+  const status = statusWriter(
+    stateDir,
+    {
+      ...{ nodeId, tenantId, seal, version, state: "connecting", controller: config.controller.url },
+      ...{ pid: process.pid, started: (await processStart(process.pid)) ?? "unknown" },
+      ...{ connectedSince: null, lastError: null, retryAt: null, identity: tools.identity },
+      ...{ paused: isPaused(stateDir), draining: false, activeCalls: 0, queuedCalls: 0, at: iso(clock.now()) },
+    },
+    () => iso(clock.now()),
+    log,
+  );
+  let state: StatusReport["state"] | null = null;
+  const calls = () => ({
+    activeCalls: invocations.active,
+    queuedCalls: invocations.queued,
+    draining: invocations.draining,
+    paused: isPaused(stateDir),
+  });
+  const enter = (next: StatusReport["state"], change: Parameters<typeof status.update>[0] = {}) => {
+    state = next;
+    status.update({ state: next, connectedSince: null, retryAt: null, ...calls(), ...change });
+    options.onState?.(next);
+  };
+
+  const link = options.link ?? dialler(config, env);
+  const stopSessions = new AbortController();
+  let begun = false;
+  const session = (stop: AbortSignal): Promise<SessionEnd> =>
+    runSession(
+      {
+        ...{ link, clock, log, nodeId, nodeKey, nodeToken, outbox, invocations },
+        heartbeatIntervalMs: config.heartbeatIntervalMs,
+        keyset: () => keyset,
+        async saveKeyset(newer) {
+          await keepKeyset(config, newer);
+          keyset = newer;
+          host = { ...host, users: users() };
+          log.info("controller_keys_updated", { version: newer.version });
+        },
+        capabilities: () => capabilities,
+        newStreamId: randomUUID,
+        onState(next) {
+          if (next.kind === "heartbeat") return status.update(calls());
+          if (next.kind === "connected")
+            return enter("connected", { connectedSince: iso(next.sinceMs), lastError: null });
+          enter("connecting");
+          if (!begun) options.onReady?.();
+          begun = true;
+        },
+      },
+      stop,
+    );
+
+  const drained = drainOn(signal, async () => {
+    log.info("stopping", { active: invocations.active, queued: invocations.queued });
+    const patience = new AbortController();
+    const late = clock.sleep(drainGraceMs + killGraceMs, patience.signal);
+    status.update({ draining: true });
+    await Promise.race([invocations.stop(drainGraceMs), late]);
+    patience.abort();
+    // A result counts as delivered once the controller has said that it is stored.
+    const until = clock.monotonic() + deliveryMs;
+    while (state === "connected" && outbox.waiting > 0 && clock.monotonic() < until)
+      await clock.sleep(20, stopSessions.signal);
+    if (outbox.waiting > 0) log.warn("results_undelivered", { count: outbox.waiting });
+    stopSessions.abort();
+  });
+  try {
+    if (options.once) await onlyOne(session, stopSessions.signal, () => state);
+    else
+      await supervise(session, {
+        clock,
+        backoff: { scheduleMs: config.backoffScheduleMs, random: Math.random },
+        healthyAfterMs,
+        signal: stopSessions.signal,
+        onRetry({ failures, delayMs, cause }) {
+          const { message } = AegisError.from(cause);
+          log.warn("disconnected", { reason: message, failures, retry_in_ms: delayMs });
+          enter("waiting", { lastError: message, retryAt: iso(clock.now() + delayMs) });
+        },
+      });
+    if (signal.aborted) await drained.done;
+  } finally {
+    drained.forget();
+    stopSessions.abort();
+    link.close();
+    enter("stopped");
+    await status.flush();
+    log.info("stopped");
+  }
+}
+
+async function onlyOne(
+  session: (stop: AbortSignal) => Promise<SessionEnd>,
+  stop: AbortSignal,
+  state: () => StatusReport["state"] | null,
+): Promise<void> {
+  const end = await session(stop).catch((cause: unknown): SessionEnd => ({ kind: "lost", cause }));
+  if (end.kind === "lost" && state() !== "connected") throw AegisError.from(end.cause);
+}
+
+/** Runs `drain` when `signal` aborts. */
+function drainOn(signal: AbortSignal, drain: () => Promise<void>) {
+  const done = Promise.withResolvers<void>();
+  const begin = () => void drain().then(done.resolve, done.reject);
+  if (signal.aborted) begin();
+  else signal.addEventListener("abort", begin, { once: true });
+  return { done: done.promise, forget: () => signal.removeEventListener("abort", begin) };
+}
+
+function dialler({ controller, proxy }: EdgeConfig, env: Environment): ControllerLink {
+  const { host, port, tls } = controller;
+  const settings = {
+    ...(proxy?.httpsProxy == null ? {} : { httpsProxy: proxy.httpsProxy }),
+    ...(proxy?.noProxy == null ? {} : { noProxy: proxy.noProxy }),
+  };
+  return grpcLink({ host, port, tls: tls && { ...tls, proxy: proxyFor({ host, port }, settings, env) } });
+}
+
+/** The same log without what lies below `level`. */
+function atLeast(level: LogLevel, log: Log): Log {
+  const from = logLevels.indexOf(level);
+  const keep = (at: LogLevel): Log["info"] =>
+    logLevels.indexOf(at) < from ? () => {} : (event, fields) => log[at](event, fields);
+  return {
+    debug: keep("debug"),
+    info: keep("info"),
+    warn: keep("warn"),
+    error: keep("error"),
+    with: (fields) => atLeast(level, log.with(fields)),
+  };
+}
