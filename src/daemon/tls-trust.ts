@@ -76,6 +76,7 @@ function signedUpTo(chain: readonly X509Certificate[], caPem: string | null): bo
 
 /** The certificate of `chain` that a pin names, when it can be an authority by itself: a CA, or a self-signed leaf. */
 export function pinnedAnchor(chain: readonly X509Certificate[], pins: readonly string[]): X509Certificate | null {
-  const matched = chain.find((certificate) => pins.includes(spkiPin(certificate)));
-  return matched && (matched.ca || matched.checkIssued(matched)) ? matched : null;
+  // A leaf may be pinned beside the authority that issued it, and only the authority can stand alone.
+  const canAnchor = (one: X509Certificate) => one.ca || one.checkIssued(one);
+  return chain.find((one) => pins.includes(spkiPin(one)) && canAnchor(one)) ?? null;
 }
