@@ -81,6 +81,9 @@ const table: Readonly<Record<string, string>> = {
   "install path": "",
 };
 
+/** Second names, whose help shows the example of the first. */
+const aliases: Readonly<Record<string, string>> = { daemon: "edge run" };
+
 interface Found {
   path: string;
   summary: string;
@@ -129,9 +132,10 @@ describe("every command", () => {
 
     test(`aegis ${path} says what it does and shows an example that it accepts`, async () => {
       expect(summary).toMatch(/^[a-z].*[^.]$/);
-      expect(command.example).toStartWith(`aegis ${path}`);
+      const shown = aliases[path] ?? path;
+      expect(command.example).toStartWith(`aegis ${shown}`);
       const { check } = await import("../src/cli/strict.ts");
-      const words = shellWords(command.example).slice(1 + path.split(" ").length);
+      const words = shellWords(command.example).slice(1 + shown.split(" ").length);
       expect(() => check(words, command, path)).not.toThrow();
     });
   }

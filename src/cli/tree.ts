@@ -1,7 +1,10 @@
 /** Every command there is, with its one line for help. Nothing below a name is loaded before that name is typed. */
 import { group, leaf } from "./command.ts";
 
+const edgeRun = () => import("./edge/run.ts");
+
 export const tree = group("aegis runs commands on machines you own, under a policy their owners keep.", {
+  dev: leaf("a controller and one enrolled edge on this machine, to try things", () => import("./dev.ts")),
   controller: group("The server side: enrolls hosts, routes calls, serves the REST API.", {
     init: leaf("make keys, database and the first operator's profile", () => import("./controller/init.ts")),
     start: leaf("serve hosts and operators", () => import("./controller/start.ts")),
@@ -11,6 +14,7 @@ export const tree = group("aegis runs commands on machines you own, under a poli
   }),
   edge: group("The host side, and what operators do with hosts.", {
     enroll: leaf("make this machine a host of a controller", () => import("./edge/enroll.ts")),
+    run: leaf("run the edge daemon", edgeRun),
     status: leaf("whether this host is connected", () => import("./edge/status.ts")),
     token: group("Enrollment tokens: each lets one machine in, once.", {
       issue: leaf("ask the controller for an enrollment token", () => import("./edge/token.ts")),
@@ -23,6 +27,7 @@ export const tree = group("aegis runs commands on machines you own, under a poli
       cancel: leaf("cancel a run that is going on", () => import("./edge/fleet-cancel.ts")),
     }),
   }),
+  daemon: leaf("the same as edge run", edgeRun),
   logout: leaf("forget the current controller and its token", () => import("./logout.ts")),
   whoami: leaf("who the controller takes this operator for", () => import("./whoami.ts")),
   completion: leaf("a script that lets a shell finish aegis commands", () => import("./completion.ts")),

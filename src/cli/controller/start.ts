@@ -41,7 +41,9 @@ Ctrl-C or SIGTERM stops it: runs get 5 s to end.`,
       clock: systemClock,
       log: jsonLog("info"),
     });
-    terminal.note(`hosts connect on port ${controller.grpcPort}, operators on ${controller.httpUrl}; Ctrl-C stops`);
+    // Among JSON lines a plain one is for people only.
+    if (terminal.interactive)
+      terminal.note(`hosts connect on port ${controller.grpcPort}, operators on ${controller.httpUrl}; Ctrl-C stops`);
     const asked = new Promise<void>((resolve) => {
       if (stop.aborted) resolve();
       stop.addEventListener("abort", () => resolve(), { once: true });

@@ -1,6 +1,6 @@
 /** `edge exec`: one command on a host, as if it ran here. */
 import { constants } from "node:os";
-import type { CommandResult, FleetEvent } from "../../api/events.ts";
+import type { CommandResult } from "../../api/events.ts";
 import { parseTarget } from "../../api/target-text.ts";
 import type { InvokeRequest } from "../../api/types.ts";
 import { AegisError } from "../../errors.ts";
@@ -8,8 +8,9 @@ import { exitStatusOf, type StoppedBySignal } from "../../platform/signals.ts";
 import { command, many } from "../command.ts";
 import { connect } from "../connection.ts";
 import { duration, pairs } from "../options.ts";
-import { bytesOf, linesView } from "../run-lines.ts";
-import { exitOf, followRun, inWords, type RunReport, type RunView } from "../run-report.ts";
+import { bareView } from "../run-bare.ts";
+import { linesView } from "../run-lines.ts";
+import { exitOf, followRun, inWords, type RunReport } from "../run-report.ts";
 import { readBounded } from "../secret-input.ts";
 import type { Terminal } from "../terminal.ts";
 import { contextFlag } from "./fleet-flags.ts";
@@ -83,18 +84,6 @@ async function readInput(): Promise<string> {
   } catch (cause) {
     throw new AegisError("usage", "stdin is not UTF-8 text", { cause, hint: "send bytes as a file: aegis edge cp" });
   }
-}
-
-/** The two pipes as they come. */
-function bareView(terminal: Terminal): RunView {
-  return {
-    async show({ event, data }: FleetEvent) {
-      if (event !== "command_progress") return;
-      if (data.stream === "stdout") await terminal.data(bytesOf(data));
-      else await terminal.passthrough(bytesOf(data));
-    },
-    end: async () => {},
-  };
 }
 
 function endSingle(report: RunReport, terminal: Terminal, stop: AbortSignal): number {

@@ -1,5 +1,5 @@
 /** `edge status`: whether this host is connected, from the file that its daemon keeps. */
-import { readStatus } from "../../daemon/status.ts";
+import { type DaemonStatus, readStatus } from "../../daemon/status.ts";
 import { AegisError, errorTable } from "../../errors.ts";
 import { command } from "../command.ts";
 import { edgeDir, outputFlag, printResult, stateDirFlag } from "../options.ts";
@@ -7,7 +7,8 @@ import { facts } from "../terminal.ts";
 
 export default command({
   example: "aegis edge status -o json",
-  details: "Ends with 0 only when the daemon of this host is connected, with 5 when it is not.",
+  details:
+    "Ends with 0 only when the daemon of this host is connected, with 5 when it is not, with 78 when none ever ran.",
   args: { "state-dir": stateDirFlag, output: outputFlag },
   async run(given) {
     const stateDir = edgeDir(given.args["state-dir"], given);
@@ -16,22 +17,47 @@ export default command({
       throw new AegisError("not_enrolled", `no daemon has run with ${stateDir}`, {
         hint: "aegis edge run, or aegis edge enroll TOKEN if this host is not enrolled",
       });
-    const { alive, state, ...rest } = status;
-    const shown = { state: alive ? state : "stopped", ...rest };
-    await printResult(given, given.args.output, shown, () =>
-      facts([
-        ["state", shown.state],
-        ["node", status.nodeId],
-        ["tenant", status.tenantId],
-        ["controller", status.controller],
-        ["seal", status.seal],
-        ["connected since", (alive && status.connectedSince) || ""],
-        ["calls", `${status.activeCalls} running, ${status.queuedCalls} waiting`],
-        ["last error", status.lastError ?? ""],
-        ["next attempt", (alive && status.retryAt) || ""],
-        ["version", status.version],
-      ]),
-    );
+    const shown = record(status);
+    await printResult(given, given.args.output, shown, () => text(shown));
     return shown.state === "connected" ? 0 : errorTable.edge_unavailable.exit;
   },
 });
+
+const record = ({ alive, ...status }: DaemonStatus) => ({
+  // What a daemon that is gone wrote last is not true any more.
+  state: alive ? status.state : "stopped",
+  node_id: status.nodeId,
+  tenant_id: status.tenantId,
+  controller: status.controller,
+  seal: status.seal,
+  connected_since: alive ? status.connectedSince : null,
+  retry_at: alive ? status.retryAt : null,
+  last_error: status.lastError,
+  identity: status.identity,
+  paused: status.paused,
+  draining: alive && status.draining,
+  active_calls: alive ? status.activeCalls : 0,
+  queued_calls: alive ? status.queuedCalls : 0,
+  pid: alive ? status.pid : null,
+  version: status.version,
+  at: status.at,
+});
+
+function text(status: ReturnType<typeof record>): string {
+  const { identity } = status;
+  const marks = [status.paused && "paused", status.draining && "draining"].filter(Boolean);
+  return facts([
+    ["state", [status.state, ...marks].join(", ")],
+    ["node", status.node_id],
+    ["tenant", status.tenant_id],
+    ["controller", status.controller],
+    ["sessions", status.seal],
+    ["connected since", status.connected_since ?? ""],
+    ["next attempt", status.retry_at ?? ""],
+    ["last error", status.last_error ?? ""],
+    ["calls", `${status.active_calls} running, ${status.queued_calls} waiting`],
+    ["identity", [identity.protected ? "protected" : "readable by tools", ...identity.detail].join("; ")],
+    ["version", status.version],
+    ["as of", status.at],
+  ]);
+}
