@@ -25,8 +25,9 @@ export function writeTarballs(folder: string, out: string, epochSeconds: number)
     "--format=ustar",
   ];
   const tar = packed(["tar", ...order, "--mode=go-w", "-C", parent, "-cf", "-", name]);
-  writeFileSync(`${out}.tar.gz`, packed(["gzip", "-9n"], tar));
-  writeFileSync(`${out}.tar.xz`, packed(["xz", "-6", "--threads=1", "--format=xz"], tar));
+  writeFileSync(`${out}.tar.gz`, packed(["gzip", "-6n"], tar));
+  // Always two threads: how many there are decides about the bytes.
+  writeFileSync(`${out}.tar.xz`, packed(["xz", "-6", "--threads=2", "--format=xz"], tar));
 }
 
 /** Writes `OUT.zip` of `folder`. Zip times have no zone, so the parts of the UTC time are written as they are. */

@@ -1,4 +1,5 @@
 /** The manual page and the completions of a release, written from the same command tree that the executable has. */
+import { scriptFor, wordsOf } from "../src/cli/completion-scripts.ts";
 import { commandHelp } from "../src/cli/help.ts";
 import { isLeaf } from "../src/cli/root.ts";
 import { tree } from "../src/cli/tree.ts";
@@ -37,4 +38,17 @@ async function everyCommand(): Promise<{ path: string; help: string }[]> {
   };
   await visit("aegis", tree);
   return found;
+}
+
+/** Where each shell looks for them, by path inside the archive. */
+const completionFiles = {
+  bash: "completions/aegis.bash",
+  zsh: "completions/_aegis",
+  fish: "completions/aegis.fish",
+  powershell: "completions/aegis.ps1",
+} as const;
+
+export async function completions(): Promise<[path: string, text: string][]> {
+  const words = await wordsOf(tree);
+  return Object.entries(completionFiles).map(([shell, path]) => [path, scriptFor(shell, words)]);
 }
