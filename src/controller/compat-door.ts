@@ -10,8 +10,8 @@ import { uuidBytes } from "../envelope/statement.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import type { NodeRow, Store } from "../store/store.ts";
-import { aegis } from "../wire/gen/messages.js";
-import { type CompatSession, type CompatStream, compatSession } from "./compat-session.ts";
+import type { aegis } from "../wire/gen/messages.js";
+import { type CompatSession, type CompatStream, compatSession, peerCapabilities } from "./compat-session.ts";
 import type { ResultLedger } from "./result-ledger.ts";
 import { defaultHeartbeatMs, type Sessions } from "./sessions.ts";
 
@@ -153,7 +153,7 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
 
   function guest(hello: HelloEvent, { row, nodeKey }: { row: NodeRow; nodeKey: PublicKey }, stream: CompatStream) {
     const { nodeId, tenantId } = row;
-    const capabilities = aegis.cluster.v1.EdgeCapabilities.encode(hello.capabilities ?? {}).finish();
+    const capabilities = peerCapabilities(hello.capabilities);
     const note = (change: Promise<unknown>) =>
       void change.catch((error: unknown) => log.error("store_failed", { node_id: nodeId, error }));
     let session: CompatSession | null = null;

@@ -75,7 +75,7 @@ export function compatSession(options: CompatSessionOptions): CompatSession {
     activeCalls: 0,
     queuedCalls: 0,
     draining: false,
-    ...peerCapabilities(options.capabilities),
+    ...readCapabilities(options.capabilities),
   };
 
   function genuine(kind: CompatKind, inner: Uint8Array, envelope: Envelope | null | undefined): boolean {
@@ -144,7 +144,8 @@ export function compatSession(options: CompatSessionOptions): CompatSession {
       outputComplete: call.skipped === 0,
     } as const;
     ledger.settle({ commandId, event: wire.CommandResultEvent.decode(kept), ...settlement }).then(
-      () => {
+      (kept) => {
+        if (!kept) return disconnect(call);
         call.events.put({ kind: "result", ...settlement });
         call.events.end();
       },
@@ -158,11 +159,12 @@ export function compatSession(options: CompatSessionOptions): CompatSession {
   }
 
   function onCapabilities(update: aegis.cluster.v1.CapabilityUpdateEvent.$Properties): boolean {
-    const bytes = wire.EdgeCapabilities.encode(update.capabilities ?? {}).finish();
+    const digest = sha256(wire.EdgeCapabilities.encode(update.capabilities ?? {}).finish());
     // The peer has no signed form for this, so what it may send one day is no reason to cut it off, nor to believe it.
-    if (!genuine("capabilities", innerOf.capabilities(sha256(bytes)), update.envelope)) return true;
-    Object.assign(live, peerCapabilities(bytes));
-    options.onCapabilities(bytes);
+    if (!genuine("capabilities", innerOf.capabilities(digest), update.envelope)) return true;
+    const capabilities = peerCapabilities(update.capabilities);
+    Object.assign(live, readCapabilities(capabilities));
+    options.onCapabilities(capabilities);
     return true;
   }
 
@@ -233,17 +235,16 @@ export function compatSession(options: CompatSessionOptions): CompatSession {
   };
 }
 
-/** A host that describes no tools is the peer, and the peer has one. */
-function peerCapabilities(bytes: Uint8Array): ReturnType<typeof readCapabilities> {
-  const said = readCapabilities(bytes);
-  if (said.tools.size > 0) return said;
-  const cmdRun = {
-    name: "cmd.run",
-    description: "Runs a program.",
-    inputSchemaJson: '{"type":"object"}',
-    readOnly: false,
-    destructive: true,
-    fleetCapable: true,
-  };
-  return { ...said, tools: new Map([[cmdRun.name, cmdRun]]) };
+/** A serialised EdgeCapabilities. A host that describes no tools is the peer, and the peer has one. */
+export function peerCapabilities(said: aegis.cluster.v1.EdgeCapabilities.$Properties | null | undefined): Uint8Array {
+  const tools = said?.tools?.length ? said.tools : [peerTool];
+  return wire.EdgeCapabilities.encode({ ...said, tools }).finish();
 }
+
+const peerTool = {
+  name: "cmd.run",
+  description: "Runs a program.",
+  inputSchemaJson: Buffer.from('{"type":"object"}'),
+  destructive: true,
+  fleetCapable: true,
+};
