@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openStore } from "../src/store/open.ts";
-import type { ApiTokenRow, CommandRow, NodeRow, RunRow, Store } from "../src/store/store.ts";
+import type { ApiTokenRow, CommandRow, GroupRow, NodeRow, RunRow, Store } from "../src/store/store.ts";
 
 /** A fresh database for each test, which can be opened again as often as one likes. */
 interface Implementation {
@@ -77,6 +77,18 @@ const run = (runId: string, change: Partial<RunRow> = {}): RunRow => ({
   summary: null,
   resolved: [{ nodeId: "n1", name: "web-1" }],
   skipped: [],
+  ...change,
+});
+
+const group = (groupId: string, change: Partial<GroupRow> = {}): GroupRow => ({
+  groupId,
+  tenantId: "acme",
+  name: `web ${groupId}`,
+  selector: '{"tags":[{"Has":"web"}]}',
+  pinnedMembers: ["n1"],
+  createdBy: "ann",
+  createdAt: at,
+  version: 1,
   ...change,
 });
 
@@ -232,6 +244,112 @@ for (const implementation of implementations) {
       expect(await store.node("n2")).toEqual(node("n2"));
     });
 
+    test("nodes come page by page in the order of enrollment, whatever is enrolled meanwhile", async () => {
+      for (const step of [3, 1, 2]) await store.putNode(node(`n${step}`, { enrolledAt: at + step }));
+      await store.putNode(node("n2b", { enrolledAt: at + 2 }));
+      const first = await store.nodesPage("acme", null, 2);
+      expect(first.map(({ nodeId }) => nodeId)).toEqual(["n1", "n2"]);
+      await store.putNode(node("n0", { enrolledAt: at }));
+      const rest = await store.nodesPage("acme", { enrolledAt: at + 2, nodeId: "n2" }, 9);
+      expect(rest.map(({ nodeId }) => nodeId)).toEqual(["n2b", "n3"]);
+      expect(await store.nodesPage("other", null, 9)).toEqual([]);
+    });
+
+    test("a revoked node connects no more, and is revoked once", async () => {
+      await store.putNode(node("n1"));
+      expect(await store.nodeConnected("n1", at + 1, bytes("caps"), "2.0")).toBe(true);
+      expect(await store.revokeNode("n1", at + 2)).toBe(true);
+      expect(await store.revokeNode("n1", at + 3)).toBe(false);
+      expect(await store.nodeConnected("n1", at + 4, bytes("caps"), "3.0")).toBe(false);
+      expect(await store.node("n1")).toMatchObject({ softwareVersion: "2.0", revokedAt: at + 2 });
+    });
+
+    test("what operators call a node changes nothing else", async () => {
+      await store.putNode(node("n1"));
+      await store.describeNode("n1", { displayName: "desk", tags: ["x"] });
+      expect(await store.node("n1")).toEqual(node("n1", { displayName: "desk", tags: ["x"] }));
+    });
+
+    test("an operator's token is revoked by its own tenant, once", async () => {
+      await store.insertApiToken(apiToken("t1"));
+      expect(await store.revokeApiToken("other", "t1", at + 1)).toBe(false);
+      expect(await store.revokeApiToken("acme", "t1", at + 2)).toBe(true);
+      expect(await store.revokeApiToken("acme", "t1", at + 3)).toBe(false);
+      expect(await store.apiTokenByHash(bytes("t1"))).toMatchObject({ revokedAt: at + 2 });
+    });
+
+    test("a removed tenant takes its hosts and tokens with it, its name is not given again", async () => {
+      await store.ensureTenant("other", at);
+      await store.putNode(node("n1"));
+      await store.putNode(node("n2", { revokedAt: at + 1 }));
+      await store.putNode(node("n3", { tenantId: "other" }));
+      await store.insertApiToken(apiToken("t1"));
+      await store.insertGroup(group("g1"));
+      expect((await store.tenants()).map(({ tenantId }) => tenantId)).toEqual(["acme", "other"]);
+      expect(await store.removeTenant("acme", at + 5)).toBe(true);
+      expect(await store.removeTenant("acme", at + 6)).toBe(false);
+      expect(await store.removeTenant("nobody", at + 6)).toBe(false);
+      expect((await store.tenants()).map(({ tenantId }) => tenantId)).toEqual(["other"]);
+      expect(await store.tenant("acme")).toBeNull();
+      const revoked = await Promise.all(["n1", "n2", "n3"].map(async (id) => (await store.node(id))?.revokedAt));
+      expect(revoked).toEqual([at + 5, at + 1, null]);
+      expect(await store.apiTokenByHash(bytes("t1"))).toMatchObject({ revokedAt: at + 5 });
+      expect(await store.group("acme", "g1")).toBeNull();
+      expect(await failure(store.ensureTenant("acme", at + 7))).toMatchObject({ code: "conflict" });
+    });
+
+    test("a group is found by id and name, changed by whoever saw its last version, and has its name alone", async () => {
+      await store.insertGroup(group("g1"));
+      await store.insertGroup(group("g2", { name: "g1 too", createdAt: at + 1 }));
+      expect(await store.group("acme", "g1")).toEqual(group("g1"));
+      expect(await store.group("acme", "web g1")).toEqual(group("g1"));
+      expect(await store.group("other", "g1")).toBeNull();
+      expect(await failure(store.insertGroup(group("g3", { name: "web g1" })))).toMatchObject({ code: "conflict" });
+      const changed = group("g1", { name: "new", selector: '{"os":"linux"}', pinnedMembers: [] });
+      expect(await store.updateGroup(changed)).toBe(true);
+      expect(await store.updateGroup(changed)).toBe(false);
+      expect(await store.group("acme", "new")).toEqual({ ...changed, version: 2 });
+      expect(await failure(store.updateGroup({ ...changed, version: 2, name: "g1 too" }))).toMatchObject({
+        code: "conflict",
+      });
+      expect((await store.groups("acme", null, 1)).map(({ groupId }) => groupId)).toEqual(["g1"]);
+      const rest = await store.groups("acme", { createdAt: at, groupId: "g1" }, 9);
+      expect(rest.map(({ groupId }) => groupId)).toEqual(["g2"]);
+      expect(await store.deleteGroup("g1")).toBe(true);
+      expect(await store.deleteGroup("g1")).toBe(false);
+    });
+
+    test("a name that is another group's id leads to the group of that id", async () => {
+      await store.insertGroup(group("g1", { name: "g2" }));
+      await store.insertGroup(group("g2"));
+      expect(await store.group("acme", "g2")).toEqual(group("g2"));
+    });
+
+    test("runs are listed the newest first, by tool and outcome, page by page", async () => {
+      for (const step of [1, 2, 3]) await store.insertRun(run(`r${step}`, { startedAt: at + step }));
+      await store.insertRun(run("r4", { startedAt: at + 4, tool: "fs.read", outcome: "halted", endedAt: at + 5 }));
+      await store.ensureTenant("other", at);
+      await store.insertRun(run("r5", { tenantId: "other" }));
+      const ids = async (filter: Parameters<Store["runs"]>[1], limit = 9) =>
+        (await store.runs("acme", filter, limit)).map(({ runId }) => runId);
+      expect(await ids({})).toEqual(["r4", "r3", "r2", "r1"]);
+      expect(await ids({}, 2)).toEqual(["r4", "r3"]);
+      expect(await ids({ before: { startedAt: at + 3, runId: "r3" } })).toEqual(["r2", "r1"]);
+      expect(await ids({ tool: "cmd.run" })).toEqual(["r3", "r2", "r1"]);
+      expect(await ids({ outcome: "halted" })).toEqual(["r4"]);
+    });
+
+    test("an idempotency key leads to its first run until it is forgotten", async () => {
+      const claim = { tenantId: "acme", principal: "ci", key: "k", bodyHash: bytes("b"), runId: "r1", createdAt: at };
+      expect(await store.claimIdempotencyKey(claim)).toBeNull();
+      expect(await store.claimIdempotencyKey({ ...claim, runId: "r2" })).toEqual(claim);
+      expect(await store.claimIdempotencyKey({ ...claim, principal: "ann", runId: "r3" })).toBeNull();
+      await store.pruneIdempotencyKeys(at);
+      expect(await store.claimIdempotencyKey({ ...claim, runId: "r4" })).toEqual(claim);
+      await store.pruneIdempotencyKeys(at + 1);
+      expect(await store.claimIdempotencyKey({ ...claim, runId: "r5" })).toBeNull();
+    });
+
     test("keysets come oldest first, after a version, and the newest alone", async () => {
       expect(await store.newestKeyset()).toBeNull();
       const keyset = (version: number) => ({
@@ -275,7 +393,9 @@ for (const implementation of implementations) {
     });
 
     test("what a stopped controller left open is ended, what was ended stays", async () => {
-      await store.insertRun(run("r1"));
+      const resolved = ["n1", "n2", "n3"].map((nodeId) => ({ nodeId, name: nodeId }));
+      const skipped = [{ nodeId: "n4", name: "n4", reason: "disconnected" }];
+      await store.insertRun(run("r1", { resolved, skipped }));
       await store.insertRun(run("r2", { endedAt: at, outcome: "complete", summary: "{}" }));
       await store.insertCommand(command("c1"));
       await store.insertCommand(command("c2", ended));
@@ -284,7 +404,9 @@ for (const implementation of implementations) {
       expect(await store.command("c2")).toEqual(command("c2", ended));
       const left = await store.run("r1");
       expect(left).toMatchObject({ endedAt: at + 9, outcome: "interrupted" });
-      expect(JSON.parse(left?.summary ?? "")).toMatchObject({ ok: 1, err: 0, edge_disconnected: 1 });
+      expect(JSON.parse(left?.summary ?? "")).toMatchObject({
+        ...{ ok: 1, err: 0, edge_disconnected: 1, skipped: 1, not_started: 1 },
+      });
       expect(await store.run("r2")).toMatchObject({ outcome: "complete", endedAt: at });
       expect(await store.interruptOpenRuns(at + 10)).toBe(0);
     });

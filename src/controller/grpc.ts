@@ -1,5 +1,6 @@
 /** The gRPC server: enrollment calls and edge streams. Everything it knows of grpc-js stays in this file. */
 import {
+  logVerbosity,
   Metadata,
   Server,
   ServerCredentials,
@@ -8,6 +9,7 @@ import {
   type ServiceDefinition,
   type StatusObject,
   type sendUnaryData,
+  setLogVerbosity,
 } from "@grpc/grpc-js";
 import { AegisError, errorTable } from "../errors.ts";
 import type { Log } from "../platform/log.ts";
@@ -42,6 +44,8 @@ export interface GrpcServer {
 }
 
 export async function startGrpc({ host, port, tls, doorman, enrollment, log }: GrpcOptions): Promise<GrpcServer> {
+  // It would write to stderr by itself; what it knows comes back as errors.
+  setLogVerbosity(logVerbosity.NONE);
   const server = new Server({
     "grpc.max_receive_message_length": maxMessageBytes,
     "grpc.max_send_message_length": maxMessageBytes,

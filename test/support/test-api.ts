@@ -1,0 +1,99 @@
+/** The REST API without sockets or hosts: a database in memory, tokens at hand, a dispatcher that does as it is told. */
+import { createFleet, type FleetRuns } from "../../src/controller/fleet.ts";
+import { type App, type AppOptions, createApp } from "../../src/controller/http/app.ts";
+import { addOperatorToken } from "../../src/controller/operator-tokens.ts";
+import { createTargets } from "../../src/controller/targets.ts";
+import { silentLog } from "../../src/platform/log.ts";
+import { openStore } from "../../src/store/open.ts";
+import type { Store } from "../../src/store/store.ts";
+import { type TestNodes, testNodes } from "./controller-rows.ts";
+import { type FakeClock, fakeClock } from "./fake-clock.ts";
+import { type ScriptedCall, type ScriptedDispatcher, scriptedDispatcher } from "./scripted-dispatcher.ts";
+
+export interface TestApi {
+  app: App;
+  store: Store;
+  nodes: TestNodes;
+  clock: FakeClock;
+  fleet: FleetRuns;
+  dispatcher: ScriptedDispatcher;
+  /** What a dispatched call does at once. */
+  react: (call: ScriptedCall) => void;
+  /** A new token, with everything in acme unless told otherwise. */
+  token(change?: {
+    scopes?: string[];
+    contexts?: string[];
+    tenantId?: string;
+    expiresAt?: number;
+    name?: string;
+  }): Promise<{ token: string; tokenId: string }>;
+  /** One request with an admin's token, or with `token`; a body that is no string is sent as JSON. */
+  request(method: string, path: string, options?: RequestOptions): Promise<Response>;
+  close(): Promise<void>;
+}
+
+export interface RequestOptions {
+  body?: unknown;
+  /** null = none. */
+  token?: string | null;
+  headers?: Record<string, string>;
+  signal?: AbortSignal;
+}
+
+export async function testApi(change: Partial<AppOptions> = {}): Promise<TestApi> {
+  const store = await openStore(":memory:");
+  const nodes = testNodes();
+  const clock = fakeClock();
+  const targets = createTargets({ store, nodes });
+  const api: Pick<TestApi, "react"> = { react: () => {} };
+  const dispatcher = scriptedDispatcher((call) => api.react(call));
+  const time = clock.now;
+  const fleet = createFleet({ store, nodes, targets, dispatcher, clock, time, log: silentLog });
+  const app = createApp({
+    ...{ store, nodes, targets, fleet, clock, time, log: silentLog },
+    hostNames: ["controller.example", "*.fleet.example"],
+    enrollment: {
+      issue: async ({ ttlMs }) => ({
+        token: "header.payload.signature",
+        expiresAt: time() + ttlMs,
+        controllerEndpoint: "https://controller.example:50056",
+      }),
+      attest: () => {
+        throw new Error("no host enrolls here");
+      },
+      challenge: () => Promise.reject(new Error("no host enrolls here")),
+    },
+    ready: async () => true,
+    ...change,
+  });
+  const token: TestApi["token"] = async (wanted = {}) => {
+    const {
+      expiresAt = null,
+      scopes = ["aegis.admin"],
+      contexts = ["default"],
+      name = "ann",
+      tenantId = "acme",
+    } = wanted;
+    const made = await addOperatorToken(store, { name, tenantId, scopes, contexts, expiresAt }, time());
+    return { token: made.token.reveal(), tokenId: made.tokenId };
+  };
+  const admin = (await token()).token;
+  return Object.assign(api, {
+    ...{ app, store, nodes, clock, fleet, dispatcher, token },
+    async request(method: string, path: string, { body, token: bearer = admin, headers, signal }: RequestOptions = {}) {
+      const text = typeof body === "string" || body === undefined ? body : JSON.stringify(body);
+      const request = new Request(`http://localhost${path}`, {
+        method,
+        headers: {
+          ...(bearer === null ? {} : { authorization: `Bearer ${bearer}` }),
+          ...(text === undefined ? {} : { "content-type": "application/json" }),
+          ...headers,
+        },
+        ...(text === undefined ? {} : { body: text }),
+        ...(signal ? { signal } : {}),
+      });
+      return await app.fetch(request);
+    },
+    close: () => store.close(),
+  });
+}
