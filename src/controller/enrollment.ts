@@ -1,9 +1,9 @@
 /** How a host becomes known: tokens issued to operators, challenges to hosts, and the one transaction that lets a host in. */
 import { createHash, randomBytes, randomUUID } from "node:crypto";
-import { nonceBytes, signEnrollGrant, verifyEnrollProof } from "../envelope/enrollment.ts";
+import { nonceBytes, signEnrollGrant, verifyEnrollProof, verifyRekeyProof } from "../envelope/enrollment.ts";
 import { type Claims, signJwt, verifyJwt } from "../envelope/jwt.ts";
 import type { TrustedKeyset } from "../envelope/keyset.ts";
-import { importPublicKey, type PublicKey } from "../envelope/public-key.ts";
+import { importPublicKey } from "../envelope/public-key.ts";
 import { uuidBytes } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
@@ -141,7 +141,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         );
       if (!signed || !proven) throw denied("the host did not prove its key");
       const claims = readToken(proof.enrollmentToken);
-      const admission = await admit(nodeId, key, nonce, claims, sealFor(open, claims));
+      const admission = await admit(open, claims, sealFor(open, claims), request);
       challenges.redeemed(open);
       return admission;
     },
@@ -178,11 +178,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   }
 
   async function admit(
-    nodeId: string,
-    key: PublicKey,
-    nonce: Uint8Array,
+    { nodeId, key, nonce }: OpenChallenge,
     claims: Claims<"enrollment">,
     seal: Seal,
+    proofs: RekeyProofs,
   ): Promise<Admission> {
     const now = time();
     const jti = randomUUID();
@@ -210,7 +209,12 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       if (known && known.tenantId !== claims.tid) throw conflict("this host belongs to another tenant, for ever");
       if (claims.nid && claims.nid !== nodeId)
         throw conflict(`the token is bound to host ${claims.nid}, and this host is ${nodeId}`);
-      if (known && claims.nid !== nodeId)
+      // A token alone never takes a host over: it must be bound to it, or the key that the host has must agree.
+      if (known?.revokedAt && claims.nid !== nodeId)
+        throw conflict(
+          `host ${nodeId} was revoked; only a token bound to it brings it back: aegis edge token issue --for ${nodeId}`,
+        );
+      if (known && claims.nid !== nodeId && !agreed(known.publicKey, { nodeId, key, nonce }, proofs))
         throw conflict(
           `host ${nodeId} is enrolled already; ask for a token bound to it: aegis edge token issue --for ${nodeId}`,
         );
@@ -252,6 +256,20 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     });
     return { nodeSecurityToken, expiresAtMs: exp * 1000, seal, keysetChain: [keyset.signed], enrollGrant };
   }
+}
+
+type RekeyProofs = Pick<aegis.cluster.v1.ChallengeNodeRequest.$Properties, "rekeyProof" | "oldPublicKey">;
+
+/** Whether the key that a known host has now signed for the key it wants, which may be the same one. */
+function agreed(
+  current: Uint8Array,
+  { nodeId, key, nonce }: Pick<OpenChallenge, "nodeId" | "key" | "nonce">,
+  { rekeyProof, oldPublicKey }: RekeyProofs,
+): boolean {
+  const oldKey = importPublicKey(current);
+  if (!oldKey || !rekeyProof || !Buffer.from(current).equals(oldPublicKey ?? new Uint8Array())) return false;
+  const said = { nodeId, oldPublicKey: current, newPublicKey: key.raw, nonce };
+  return verifyRekeyProof(oldKey, said, rekeyProof);
 }
 
 /** NodeRole.NODE_ROLE_EDGE. */
