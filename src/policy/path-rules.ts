@@ -54,6 +54,7 @@ export const deniesPath = (entry: string, path: readonly string[], world: PathWo
 
 /** The protected path that `path` is or lies below; with `mode` write also one that lies below `path`. */
 export function protectedBy(path: readonly string[], mode: "read" | "write", world: PathWorld): string | undefined {
+  if (styleOf(world) === "posix" && isInsideOfMachine(path)) return `/${path.slice(0, 2).join("/")}`;
   const own = path.map(fold);
   const startsWith = (long: readonly string[], short: readonly string[]) =>
     short.every((name, index) => long[index] === name);
@@ -61,6 +62,15 @@ export function protectedBy(path: readonly string[], mode: "read" | "write", wor
     const kept = ruleSegments(one, world).map(fold);
     return startsWith(own, kept) || (mode === "write" && startsWith(kept, own));
   });
+}
+
+/**
+ * Memory, descriptors and environment of processes, this one's too, and disks without their file systems: whoever reads
+ * these has read every protected path.
+ */
+function isInsideOfMachine([root, name = ""]: readonly string[]): boolean {
+  if (root === "proc") return /^(?:\d+|self|thread-self|kcore)$/.test(name);
+  return root === "dev" && name !== "" && name !== "shm";
 }
 
 export const isGlob = (entry: string): boolean => /[*?]/.test(entry);
