@@ -102,19 +102,23 @@ const matchesSegments = (rule: readonly string[], path: readonly string[], same:
     rule,
     path,
     (part) => part === "**",
-    (part, name) =>
-      matchesRun(
-        [...same(part)],
-        [...same(name)],
-        (char) => char === "*",
-        (char, one) => char === "?" || char === one,
-      ),
+    (part, name) => (isGlob(part) ? matchesName(same(part), same(name)) : same(part) === same(name)),
+  );
+
+const matchesName = (pattern: string, name: string): boolean =>
+  matchesRun(
+    [...pattern],
+    [...name],
+    (char) => char === "*",
+    (char, one) => char === "?" || char === one,
   );
 
 /** One text for all that a case-insensitive or normalising file system could take for the same name, and some more. */
 const fold = (name: string): string =>
-  name
-    .normalize("NFKC")
-    .replace(/\p{Default_Ignorable_Code_Point}/gu, "")
-    .toUpperCase()
-    .toLowerCase();
+  /^[\x20-\x7e]*$/.test(name)
+    ? name.toLowerCase()
+    : name
+        .normalize("NFKC")
+        .replace(/\p{Default_Ignorable_Code_Point}/gu, "")
+        .toUpperCase()
+        .toLowerCase();
