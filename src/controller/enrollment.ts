@@ -226,7 +226,9 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       if (owner && (owner !== nodeId || known?.revokedAt))
         throw conflict("this key belongs, or belonged, to a host; enroll with a new key");
       if (!(await tx.redeemEnrollment(claims.jti, nodeId, claims.exp * 1000, now)))
-        throw denied("the enrollment token was already redeemed; each admits one host once");
+        throw denied(
+          "the enrollment token was already redeemed; each admits one host once. If that was nobody you know, look for the host it admitted: aegis edge ls",
+        );
       await tx.putNode({
         nodeId,
         tenantId: claims.tid,

@@ -12,12 +12,12 @@ import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { PRIVATE_DIR, PRIVATE_FILE, PUBLIC_FILE } from "../platform/private-file.ts";
 import { type ProxySettings, proxyFor } from "../platform/proxy-env.ts";
-import { EnrollError, type EnrollStep } from "./enroll-error.ts";
+import { EnrollError, type EnrollStep, explained } from "./enroll-error.ts";
 import { type Admitted, exchange } from "./enroll-exchange.ts";
 import { type Facts, knownKeyset } from "./enroll-facts.ts";
 import { type Ask, type EnrollmentPlan, requireSettled, resolveConflicts } from "./enroll-plan.ts";
 import { grpcLink } from "./grpc-link.ts";
-import type { ControllerLink } from "./link.ts";
+import { type ControllerLink, LinkError } from "./link.ts";
 import { findAnchor } from "./tls-anchor.ts";
 
 export {
@@ -88,6 +88,11 @@ export async function enroll(
       claims,
       known: claims.crk ? await knownKeyset(facts, claims.crk) : null,
     });
+  } catch (thrown) {
+    if (!(thrown instanceof EnrollError) || !(thrown.cause instanceof LinkError)) throw thrown;
+    const { step, cause } = thrown;
+    const offsetMs = cause.peerTimeMs === null ? null : clock.now() - cause.peerTimeMs;
+    throw explained({ step, error: cause, nodeId, rekeys: oldKey !== null && plan.nodeIdIs !== "new", offsetMs });
   } finally {
     link.close();
   }

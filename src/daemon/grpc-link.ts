@@ -15,6 +15,7 @@ import {
   connectTimeoutMs,
   type EdgeCommand,
   type EdgeStream,
+  LinkError,
   type StreamHandlers,
 } from "./link.ts";
 import { TunnelCredentials, type TunnelOptions } from "./tunnel.ts";
@@ -40,12 +41,12 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
   // grpc-js opens the socket; with a proxy that is the only place it may open one to.
   const dialled = proxy ? authorityOf(proxy) : authority;
   const open = new Set<Client>();
-  let tlsFailure: Error | null = null;
+  let tlsFailure: AegisError | null = null;
 
   function dial(): Client {
     tlsFailure = null;
     const channel = tls
-      ? new TunnelCredentials({ host, port }, { ...tls, onFailure: (error) => (tlsFailure = error) })
+      ? new TunnelCredentials({ host, port }, { ...tls, onFailure: (error) => (tlsFailure = AegisError.from(error)) })
       : credentials.createInsecure();
     const client = new Client(`dns:${dialled}`, channel, {
       "grpc.enable_http_proxy": 0,
@@ -67,10 +68,12 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
   }
 
   /** Why nothing could be reached, in words that name the proxy when it was the proxy. */
-  function unreachable(details: string): string {
-    if (tlsFailure) return tlsFailure.message;
-    return proxy ? `the proxy ${authorityOf(proxy)} (${proxy.from}) cannot be reached: ${details}` : details;
-  }
+  const unreachable: Unreachable = (details) => {
+    if (tlsFailure) return { reason: tlsFailure.message, ...(tlsFailure.hint ? { hint: tlsFailure.hint } : {}) };
+    return {
+      reason: proxy ? `the proxy ${authorityOf(proxy)} (${proxy.from}) cannot be reached: ${details}` : details,
+    };
+  };
 
   /**
    * Waits until the channel has decided. Hello is stamped when it is written, so it must not be written while the dial
@@ -125,7 +128,7 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
       const reached = client.getChannel().getConnectivityState(false) === connectivityState.READY;
       const onEnd: StreamHandlers["onEnd"] = (end) =>
         handlers.onEnd(
-          reached || end.status !== status.UNAVAILABLE ? end : { ...end, message: unreachable(end.message) },
+          reached || end.status !== status.UNAVAILABLE ? end : { ...end, message: unreachable(end.message).reason },
         );
       return stream(client, { ...handlers, onEnd }, () => hangUp(client));
     },
@@ -136,6 +139,8 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
     },
   };
 }
+
+type Unreachable = (details: string) => { reason: string; hint?: string };
 
 interface Unary<Request, Response> {
   path: string;
@@ -185,17 +190,21 @@ const codes: Partial<Record<number, ErrorCode>> = {
   [status.UNAUTHENTICATED]: "unauthenticated",
 };
 
-function failed(
-  where: string,
-  path: string,
-  error: ServiceError | null,
-  unreachable: (details: string) => string,
-): AegisError {
+const checkPath = "check that the controller runs, that this address is right and that nothing in between blocks it";
+
+function failed(where: string, path: string, error: ServiceError | null, unreachable: Unreachable): AegisError {
   if (!error) return new AegisError("internal", `${path} of ${where} answered nothing`);
   const code = codes[error.code];
-  if (code) return new AegisError(code, error.details, { cause: error });
-  return new AegisError("unavailable", `cannot reach the controller at ${where}: ${unreachable(error.details)}`, {
-    cause: error,
-    hint: "check that the controller runs, that this address is right and that nothing in between blocks it",
-  });
+  const peerTimeMs = peerTime(error.metadata);
+  if (code) return new LinkError(code, error.details, { cause: error, peerTimeMs });
+  const { reason, hint = checkPath } = unreachable(error.details);
+  const message = `cannot reach the controller at ${where}: ${reason}`;
+  return new LinkError("unavailable", message, { cause: error, hint, peerTimeMs });
+}
+
+/** HTTP's own header, which every server sends with its answer. */
+function peerTime(metadata: Metadata | undefined): number | null {
+  const [date] = metadata?.get("date") ?? [];
+  const ms = typeof date === "string" ? Date.parse(date) : Number.NaN;
+  return Number.isNaN(ms) ? null : ms;
 }

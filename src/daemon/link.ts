@@ -1,4 +1,5 @@
 /** How the daemon reaches its controller: one stream and two calls, over gRPC in life and in memory in tests. */
+import { AegisError, type ErrorCode } from "../errors.ts";
 import type { aegis } from "../wire/gen/messages.js";
 
 type Wire = typeof aegis.cluster.v1;
@@ -42,3 +43,18 @@ export interface ControllerLink {
 }
 
 export const connectTimeoutMs = 10_000;
+
+/** Why one of the two enrollment calls failed. */
+export class LinkError extends AegisError {
+  /** The controller's wall clock when it answered, to the second; null when nothing was answered. */
+  readonly peerTimeMs: number | null;
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    { peerTimeMs, ...options }: { cause?: unknown; hint?: string; peerTimeMs: number | null },
+  ) {
+    super(code, message, options);
+    this.peerTimeMs = peerTimeMs;
+  }
+}

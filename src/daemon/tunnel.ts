@@ -88,7 +88,12 @@ function tlsToController(socket: Socket, options: TunnelOptions): Promise<TLSSoc
     const problem = reason ?? (alpn === "h2" ? null : `the server does not speak HTTP/2 (ALPN ${alpn})`);
     if (problem === null) return tls;
     tls.destroy();
-    throw new AegisError("unavailable", `TLS to ${name}: ${problem}`);
+    throw new AegisError("unavailable", `TLS to ${name}: ${problem}`, {
+      hint:
+        options.pins.length > 0
+          ? "something in between may open TLS; if the controller's certificate was replaced, enroll with a new token"
+          : "a token that pins the controller's key needs no authority; else name the authority's file in SSL_CERT_FILE",
+    });
   });
 }
 
