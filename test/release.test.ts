@@ -4,10 +4,10 @@ import { mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { releaseKey } from "../../install/release-key.ts";
-import { fetchArchive, folderSource, offered, webSource } from "./source.ts";
-import { archiveFor, readSums } from "./sums.ts";
-import { executableIn, packageManagerOf, placeExecutable, previousPath, rollBack } from "./swap.ts";
+import { releaseKey } from "../install/release-key.ts";
+import { fetchArchive, folderSource, offered, webSource } from "../src/release/source.ts";
+import { archiveFor, readSums } from "../src/release/sums.ts";
+import { executableIn, packageManagerOf, placeExecutable, previousPath, rollBack } from "../src/release/swap.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "aegis-release-"));
 const key = releaseKey({});
