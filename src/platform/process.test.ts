@@ -82,7 +82,7 @@ test("every byte of both pipes arrives, in order and as it was, with the exit st
   const { end, stdout, stderr } = await run(
     `printf '\\377\\000\\303('; i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; printf wrong >&2; exit 3`,
   );
-  expect(end).toEqual({ kind: "exited", code: 3, outlived: 0, left: [] });
+  expect(end).toEqual({ kind: "exited", code: 3, stopped: false, outlived: 0, left: [] });
   expect([...stdout.subarray(0, 4)]).toEqual([0xff, 0x00, 0xc3, 0x28]);
   expect(stdout.subarray(4).toString()).toBe(Array.from({ length: 3000 }, (_, i) => `line ${i}\n`).join(""));
   expect(stderr.toString()).toBe("wrong");
@@ -177,7 +177,7 @@ test("what ignores SIGTERM is killed, and so is all that it started", async () =
   const began = performance.now();
   handle.stop();
   handle.stop();
-  expect((await whole).end).toEqual({ kind: "signal", signal: "SIGKILL", outlived: 0, left: [] });
+  expect((await whole).end).toEqual({ kind: "signal", signal: "SIGKILL", stopped: true, outlived: 0, left: [] });
   expect(performance.now() - began).toBeGreaterThan(200);
 });
 
@@ -212,7 +212,7 @@ needs("linux", "command:setsid")("what outlives its starter is ended with it, an
   );
   const pid = Number(stdout.toString());
   expect(pid).toBeGreaterThan(0);
-  expect(end).toEqual({ kind: "exited", code: 0, outlived: 1, left: [] });
+  expect(end).toEqual({ kind: "exited", code: 0, stopped: false, outlived: 1, left: [] });
   expect(isAlive(pid)).toBe(false);
 });
 

@@ -49,6 +49,8 @@ export type ProcessEnd =
   | StartFailure;
 
 export interface Remains {
+  /** It was asked to stop before it had ended. */
+  stopped: boolean;
   /** How many processes outlived the one that was started, and were ended. */
   outlived: number;
   /** What could not be ended: another user's, or stuck in the kernel. */
@@ -59,11 +61,14 @@ export interface ProcessRunner {
   start(spec: ProcessSpec): ProcessHandle;
 }
 
-/** A program that starts another, confines it, ends it with the daemon, and ends itself as that one did. */
+/**
+ * A program that starts another and stays as its parent: ends it with the daemon, ends all that it leaves behind, and ends
+ * as it did. Takes `--report-fd`, where it writes one line of JSON about what it did.
+ */
 export interface Launcher {
   path: string;
-  /** What stands before the executable. `reportFd` takes one line of JSON about what was left; SIGTERM starts `graceMs`. */
-  args(spec: ProcessSpec, wanted: { graceMs: number; reportFd: number; parentPid: number }): readonly string[];
+  /** What stands after the launcher's path to start `command`, an absolute path, with `args`. */
+  args(spec: { command: string; args: readonly string[] }): readonly string[];
 }
 
 export interface ProcessesOptions {
@@ -73,7 +78,7 @@ export interface ProcessesOptions {
   makePipe?: () => { read: number; write: number };
 }
 
-/** Between SIGTERM and SIGKILL for what is asked to stop; the launcher gets the same. */
+/** Between SIGTERM and SIGKILL for what is asked to stop. A launcher keeps to the same. */
 export const stopGraceMs = 5_000;
 /** The same for what outlives the program that started it. */
 const outlivedGraceMs = 300;
@@ -90,22 +95,25 @@ export function systemProcesses({ clock, launcher, makePipe }: ProcessesOptions)
     const mark = randomBytes(8).toString("hex");
     const exit = Promise.withResolvers<Exit>();
     const opened: number[] = [];
+    let stopping = false;
     const outputs = makePipe ? { stdout: makePipe(), stderr: makePipe() } : null;
-    const wanted = { graceMs: stopGraceMs, reportFd: 3, parentPid: process.pid };
+    const command = { command: spec.executable, args: spec.args };
     let child: Bun.Subprocess<"pipe" | "ignore", "pipe", "pipe">;
     try {
       const stdin = stdinOf(spec.stdin);
       if (typeof stdin === "number") opened.push(stdin);
       const stdio = [stdin, outputs?.stdout.write ?? "pipe", outputs?.stderr.write ?? "pipe"];
       child = Bun.spawn({
-        cmd: [...(launcher ? [launcher.path, ...launcher.args(spec, wanted)] : []), spec.executable, ...spec.args],
+        cmd: launcher
+          ? [launcher.path, "--report-fd", "3", ...launcher.args(command)]
+          : [spec.executable, ...spec.args],
         ...(launcher ? {} : { argv0: spec.name }),
         cwd: spec.cwd,
         env: { ...spec.env, [markName]: mark },
         stdio: (launcher ? [...stdio, "pipe"] : stdio) as ["ignore", "pipe", "pipe"],
         detached: true,
-        lazy: true, // else everything printed is read at once, however slow its reader is
-        onExit: (_child, code, signal) => exit.resolve({ code, signal }),
+        lazy: true, // what nobody reads stays in the pipe
+        onExit: (_child, code, signal) => exit.resolve({ code, signal, stopped: stopping }),
       });
     } catch (error) {
       for (const pipe of outputs ? [outputs.stdout, outputs.stderr] : []) closeAll(pipe.read, pipe.write);
@@ -120,32 +128,37 @@ export function systemProcesses({ clock, launcher, makePipe }: ProcessesOptions)
     );
     const printed = Promise.all(pumps.map((one) => one.done));
 
-    /** Ends all that `find` sees: asks, waits for `graceMs`, insists. */
-    async function endAll(find: () => Found[], graceMs: number): Promise<Found[]> {
+    /** Ends all that came from the process: asks each once, also what is started meanwhile; after `graceMs` insists. */
+    async function endAll(graceMs: number): Promise<Found[]> {
       for (const [signal, patienceMs] of [["SIGTERM", graceMs] as const, ["SIGKILL", killWaitMs] as const]) {
-        let there = find();
-        signalAll(there, signal);
-        for (let waited = 0, step = 5; there.length > 0 && waited < patienceMs; step = Math.min(step * 2, 250)) {
+        const told = new Set<number>();
+        for (let waited = 0, step = 5; ; waited += step, step = Math.min(step * 2, 250)) {
+          const there = findAll(root);
+          if (there.length === 0) return [];
+          signalAll(
+            there.filter(({ pid }) => !told.has(pid)),
+            signal,
+          );
+          for (const { pid } of there) told.add(pid);
+          if (waited >= patienceMs) break;
           await pause(Math.min(step, patienceMs - waited));
-          waited += step;
-          there = find();
-          if (signal === "SIGKILL") signalAll(there, signal);
         }
-        if (there.length === 0) return [];
       }
-      return find();
+      return findAll(root);
     }
 
     /** With a launcher this is its work: it hears the first SIGTERM, and we step in only when it does not end. */
     async function end(): Promise<Found[]> {
-      if (!launcher) return endAll(() => findAll(root), stopGraceMs);
+      if (!launcher) return endAll(stopGraceMs);
       signalAll([{ pid: child.pid, command: "" }], "SIGTERM");
-      const gone = await Promise.race([exit.promise.then(() => true), pause(stopGraceMs + killWaitMs * 2)]);
-      return gone ? [] : endAll(() => findAll(root), 0);
+      const timer = new AbortController();
+      const waited = clock.sleep(stopGraceMs + killWaitMs * 2, timer.signal);
+      const gone = await Promise.race([exit.promise.then(() => true), waited]);
+      timer.abort();
+      return gone ? [] : endAll(0);
     }
 
     const asked = Promise.withResolvers<Found[]>();
-    let stopping = false;
     const stop = () => {
       if (!stopping) asked.resolve(end());
       stopping = true;
@@ -159,7 +172,7 @@ export function systemProcesses({ clock, launcher, makePipe }: ProcessesOptions)
       else if (!launcher) {
         const others = findAll(root).filter(({ pid }) => pid !== child.pid);
         outlived = others.length;
-        if (outlived > 0) left = await endAll(() => findAll(root), outlivedGraceMs);
+        if (outlived > 0) left = await endAll(outlivedGraceMs);
       }
       if (launcher) {
         const report = readReport(child.stdio[3]);
@@ -169,7 +182,7 @@ export function systemProcesses({ clock, launcher, makePipe }: ProcessesOptions)
       }
       if (left.length > 0) for (const one of pumps) one.cut();
       await silence(pumps, printed, clock);
-      return { ...endOf(how), outlived, left };
+      return { ...endOf(how), stopped: how.stopped, outlived, left };
     }
 
     const ended = waitForEnd().finally(() => {
@@ -215,10 +228,11 @@ interface Exit {
   code: number | null;
   /** A number where the signal has no name. */
   signal: NodeJS.Signals | number | null;
+  stopped: boolean;
 }
 
 /** What is told of a process that not even SIGKILL could end in time. */
-const killed: Exit = { code: null, signal: "SIGKILL" };
+const killed: Exit = { code: null, signal: "SIGKILL", stopped: true };
 
 /** Resolves when all was printed, or when a pipe that nobody of ours holds any more stayed silent for too long. */
 async function silence(pumps: readonly Pump[], printed: Promise<unknown>, clock: Clock): Promise<void> {
