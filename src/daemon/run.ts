@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { realpath } from "node:fs/promises";
 import type { EdgeConfig } from "../config/edge.ts";
 import { loadEdgeConfig } from "../config/load.ts";
+import type { TrustedKeyset } from "../envelope/keyset.ts";
 import { userVerifier } from "../envelope/user.ts";
 import { AegisError } from "../errors.ts";
 import { finishCommit } from "../identity/commit-files.ts";
@@ -15,6 +16,8 @@ import { proxyFor } from "../platform/proxy-env.ts";
 import { version } from "../version.ts";
 import { callLimits } from "./call-limits.ts";
 import { detect, encodeCapabilities } from "./capabilities.ts";
+import { compatUsers } from "./compat-call.ts";
+import { type CompatSessionOptions, runCompatSession } from "./compat-session.ts";
 import { grpcLink } from "./grpc-link.ts";
 import { keepKeyset, loadIdentity } from "./host-identity.ts";
 import { createInvocations } from "./invocations.ts";
@@ -78,18 +81,14 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const log = atLeast(config.logLevel, options.log).with({ node_id: nodeId, tenant_id: tenantId });
   for (const message of [...openings, ...warnings]) log.warn("settings", { message });
   const identity = await loadIdentity(config);
-  if (!identity.keyset)
-    throw new AegisError("config_invalid", `${config.configPath}: seal: compat is not served by this version`, {
-      hint: "enroll with a controller of the same kind: aegis edge enroll --force TOKEN",
-    });
   const { nodeKey, nodeToken } = identity;
-  let keyset = identity.keyset;
+  let { keyset } = identity;
   const home = await realpath(options.home).catch(() => options.home);
   const closed = await protectedPaths(config, options);
   const tools = await hostTools({ stateDir, protectedPaths: closed, clock, env, home });
   if (!tools.identity.protected) log.warn("identity_readable_by_tools", { why: tools.identity.detail.join("; ") });
 
-  const users = () => userVerifier({ tokenKeys: keyset.tokenKeys, controllerId: keyset.controllerId, tenantId });
+  const users = () => (keyset ? userVerifier({ ...keyset, tenantId }) : compatUsers);
   const secrets = openSecrets(stateDir);
   let host: Host = {
     ...{ nodeId, tenantId, home, contexts: config.contexts, tools: tools.registry },
@@ -139,31 +138,31 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const link = options.link ?? dialler(config, env);
   const stopSessions = new AbortController();
   let begun = false;
-  const session = (stop: AbortSignal): Promise<SessionEnd> =>
-    runSession(
-      {
-        ...{ link, clock, log, nodeId, nodeKey, nodeToken, outbox, invocations },
-        heartbeatIntervalMs: config.heartbeatIntervalMs,
-        keyset: () => keyset,
-        async saveKeyset(newer) {
-          await keepKeyset(config, newer);
-          keyset = newer;
-          host = { ...host, users: users() };
-          log.info("controller_keys_updated", { version: newer.version });
-        },
-        capabilities: () => capabilities,
-        newStreamId: randomUUID,
-        onState(next) {
-          if (next.kind === "heartbeat") return status.update(calls());
-          if (next.kind === "connected")
-            return enter("connected", { connectedSince: iso(next.sinceMs), lastError: null });
-          enter("connecting");
-          if (!begun) options.onReady?.();
-          begun = true;
-        },
-      },
-      stop,
-    );
+  const shared: CompatSessionOptions = {
+    ...{ link, clock, log, nodeId, nodeKey, nodeToken, outbox, invocations },
+    heartbeatIntervalMs: config.heartbeatIntervalMs,
+    capabilities: () => capabilities,
+    newStreamId: randomUUID,
+    onState(next) {
+      if (next.kind === "heartbeat") return status.update(calls());
+      if (next.kind === "connected") return enter("connected", { connectedSince: iso(next.sinceMs), lastError: null });
+      enter("connecting");
+      if (!begun) options.onReady?.();
+      begun = true;
+    },
+  };
+  const session = (stop: AbortSignal): Promise<SessionEnd> => {
+    const trusted = keyset;
+    // Null only where the settings say compat: nothing that happens later leads here.
+    if (!trusted) return runCompatSession(shared, stop);
+    const saveKeyset = async (newer: TrustedKeyset) => {
+      await keepKeyset(config, newer);
+      keyset = newer;
+      host = { ...host, users: users() };
+      log.info("controller_keys_updated", { version: newer.version });
+    };
+    return runSession({ ...shared, keyset: () => keyset ?? trusted, saveKeyset }, stop);
+  };
 
   const drained = drainOn(signal, async () => {
     log.info("stopping", { active: invocations.active, queued: invocations.queued });
