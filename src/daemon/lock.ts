@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { sha256 } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
 import { makeDirectory, PRIVATE_FILE } from "../platform/private-file.ts";
 import { processStart } from "./status.ts";
@@ -20,7 +21,7 @@ export interface Lock {
 
 /** The daemon that has this directory, if one is alive. */
 export async function lockHolder(stateDir: string): Promise<{ pid: number } | null> {
-  const holder = parsed(await readFile(lockPath(stateDir), "utf8").catch(() => ""));
+  const holder = parsed(await text(lockPath(stateDir)));
   return holder && (await isAlive(holder)) ? { pid: holder.pid } : null;
 }
 
@@ -33,25 +34,12 @@ export async function acquireLock(stateDir: string): Promise<Lock> {
   const draft = `${path}.${id}.tmp`;
   await writeFile(draft, `${JSON.stringify(own)}\n`, { flag: "wx", mode: PRIVATE_FILE });
   try {
-    for (let attempt = 0; ; attempt++) {
-      // A link appears whole or not at all, and never over another.
-      const taken = await link(draft, path).then(
-        () => true,
-        (error: NodeJS.ErrnoException) => {
-          if (error.code === "EEXIST") return false;
-          throw new AegisError("config_invalid", `cannot write ${path}: ${error.message}`, { cause: error });
-        },
-      );
-      if (taken) break;
-      const text = await readFile(path, "utf8").catch(() => "");
-      const holder = parsed(text);
-      if ((holder && (await isAlive(holder))) || attempt >= maxAttempts) throw running(stateDir, holder);
-      await removeStale(path, text, id);
-    }
+    for (let attempt = 1; !(await appear(draft, path)) && !(await succeed(stateDir, draft)); attempt++)
+      if (attempt === maxAttempts) throw running(stateDir, null);
   } finally {
     await rm(draft, { force: true });
   }
-  const held = async () => parsed(await readFile(path, "utf8").catch(() => ""))?.id === id;
+  const held = async () => parsed(await text(path))?.id === id;
   return {
     held,
     async release() {
@@ -60,20 +48,48 @@ export async function acquireLock(stateDir: string): Promise<Lock> {
   };
 }
 
-const maxAttempts = 5;
+/** Each attempt that fails without an answer means that another process moved on in between. */
+const maxAttempts = 10;
 
-/** Moves the dead one's file away; if it was not that file any more, whoever was faster gets it back. */
-async function removeStale(path: string, text: string, id: string): Promise<void> {
-  const aside = `${path}.${id}.stale`;
-  const moved = await rename(path, aside).then(
-    () => true,
-    () => false,
-  );
-  if (!moved) return;
-  const found = await readFile(aside, "utf8").catch(() => "");
-  if (found !== text) await link(aside, path).catch(() => {});
-  await rm(aside, { force: true });
+/** A link appears whole or not at all, and never over another. False: there is one already. */
+async function appear(draft: string, path: string): Promise<boolean> {
+  try {
+    await link(draft, path);
+    return true;
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === "EEXIST") return false;
+    throw new AegisError("config_invalid", `cannot write ${path}: ${message}`, { cause });
+  }
 }
+
+/**
+ * Takes the place of a dead holder. A dead one has exactly one successor, whoever makes the file that is named after it;
+ * a successor that died before it was done has one in turn. False: try again from the start.
+ */
+async function succeed(stateDir: string, draft: string): Promise<boolean> {
+  const path = lockPath(stateDir);
+  const left = await text(path);
+  const claims: string[] = [];
+  for (let predecessor = left; ; ) {
+    if (predecessor === null || claims.length > maxAttempts) return false;
+    const holder = parsed(predecessor);
+    if (holder && (await isAlive(holder))) throw running(stateDir, holder);
+    const claim = `${path}.after-${holder?.id ?? Buffer.from(sha256(predecessor)).toString("hex", 0, 8)}`;
+    claims.unshift(claim);
+    if (await appear(draft, claim)) break;
+    predecessor = await text(claim);
+  }
+  const [own = ""] = claims;
+  // Whoever was faster has replaced the file before it gave its claim up.
+  const first = (await text(path)) === left;
+  if (first) await rename(draft, path);
+  for (const claim of first ? claims : [own]) await rm(claim, { force: true });
+  return first;
+}
+
+/** Null when there is no such file. */
+const text = (path: string): Promise<string | null> => readFile(path, "utf8").catch(() => null);
 
 const isAlive = async ({ pid, started }: Holder): Promise<boolean> => (await processStart(pid)) === started;
 
@@ -84,9 +100,10 @@ const running = (stateDir: string, holder: Holder | null): AegisError =>
     { hint: "aegis edge status; to stop it: aegis edge service uninstall, or end the process" },
   );
 
-function parsed(text: string): Holder | null {
+function parsed(content: string | null): Holder | null {
+  if (content === null) return null;
   try {
-    return schema.parse(JSON.parse(text));
+    return schema.parse(JSON.parse(content));
   } catch {
     return null;
   }
