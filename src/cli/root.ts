@@ -17,18 +17,17 @@ export async function main(argv: readonly string[]): Promise<void> {
   const terminal = openTerminal(process, process.env, () =>
     stop.abort({ signal: "SIGPIPE" } satisfies StoppedBySignal),
   );
-  const forget = stopOnSignals(stop, (status) => process.exit(status));
-  try {
-    const { homedir } = await import("node:os");
-    const surroundings = { terminal, env: process.env, home: homedir(), stop: stop.signal };
-    process.exitCode = await dispatch(tree, argv, surroundings);
-  } catch (thrown) {
+  stopOnSignals(stop, (status) => process.exit(status));
+  const { homedir } = await import("node:os");
+  const surroundings = { terminal, env: process.env, home: homedir(), stop: stop.signal };
+  const status = await dispatch(tree, argv, surroundings).catch((thrown: unknown) => {
     const error = AegisError.from(thrown);
     terminal.fail(error);
-    process.exitCode = error.exitCode;
-  } finally {
-    forget();
-  }
+    return error.exitCode;
+  });
+  await terminal.flush();
+  // grpc-js holds a closed connection for seconds; whoever waits for this process is not held with it.
+  process.exit(status);
 }
 
 /** Finds the command, checks its flags, runs it; answers the exit status. */

@@ -1,7 +1,7 @@
 /** Shows a run as plain lines: each host's output with its name in front, failures and the sum on stderr. */
 import type { FleetEvent } from "../api/events.ts";
 import { type PrefixedLines, prefixedLines } from "./prefixed-lines.ts";
-import { inWords, type RunView, summaryWords } from "./run-report.ts";
+import { hostsInWords, inWords, type RunView, summaryWords } from "./run-report.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
 /** The bytes of one piece of output, as the host's process wrote them. */
@@ -33,11 +33,11 @@ export function linesView(terminal: Pick<Terminal, "data" | "passthrough" | "not
     async show({ event, data }: FleetEvent) {
       switch (event) {
         case "started":
-          terminal.note(`run ${data.run_id}: ${data.resolved.length} hosts`);
+          terminal.note(`run ${data.run_id} on ${hostsInWords(data.resolved.length)}`);
           for (const { name, reason } of data.skipped) terminal.note(`${name}: skipped, ${reason}`);
           break;
         case "wave_started":
-          terminal.note(`wave ${data.wave} of ${data.of}: ${data.nodes.length} hosts`);
+          terminal.note(`wave ${data.wave} of ${data.of}: ${hostsInWords(data.nodes.length)}`);
           break;
         case "node_started": {
           const name = nameFor(data.node_id, data.name);

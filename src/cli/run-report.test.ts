@@ -145,10 +145,17 @@ describe("a run is followed", () => {
 });
 
 describe("the exit status", () => {
-  const exit = (outcome: RunReport["outcome"], summary: Partial<RunSummary>, code?: string) =>
+  type Skipped = RunReport["skipped"][number]["reason"];
+  const exit = (
+    outcome: RunReport["outcome"],
+    summary: Partial<RunSummary>,
+    code?: string | null,
+    skipped: Skipped[] = [],
+  ) =>
     exitOf({
       ...{ runId: "r", outcome, summary: { ...noSummary, ...summary }, results: new Map(), names: new Map() },
-      ...{ skipped: [], refusal: code === undefined ? null : { code, message: "" } },
+      skipped: skipped.map((reason) => ({ node_id: "x", name: "x", reason })),
+      refusal: code ? { code, message: "" } : null,
     });
 
   const cases: [string, number, Parameters<typeof exit>][] = [
@@ -165,7 +172,9 @@ describe("the exit status", () => {
     ["there were too few hosts", 9, ["refused", {}, "require_min_not_met"]],
     ["it was refused for what the caller may not do", 3, ["refused", {}, "forbidden"]],
     ["it was refused for a reason this version does not know", 1, ["refused", {}, "moon_phase"]],
-    ["nobody was there", 5, ["complete", { skipped: 2 }]],
+    ["no host could be reached", 5, ["complete", { skipped: 2 }, null, ["disconnected", "tool_missing"]]],
+    ["the hosts that are there do not have the tool", 6, ["complete", { skipped: 1 }, null, ["tool_missing"]]],
+    ["no host matched", 5, ["complete", {}]],
   ];
   for (const [name, status, args] of cases) test(`is ${status} when ${name}`, () => expect(exit(...args)).toBe(status));
 });
@@ -190,7 +199,7 @@ test("lines: output by host, failures and the sum apart from it", async () => {
   await followRun(controller(events), request, linesView(terminal), never);
   expect(out()).toBe("web | a\nweb | b\n");
   expect(err().split("\n")).toEqual([
-    "run r: 2 hosts",
+    "run r on 2 hosts",
     "db-1: skipped, disconnected",
     "web(22222222) | oops",
     "web(22222222): 7 bytes of its output came too fast and are not shown",

@@ -77,14 +77,19 @@ export async function followRun(
   }
 }
 
-/** A failed host is never 0. */
-export function exitOf({ outcome, summary, refusal }: RunReport): number {
-  const { ok, err, timed_out, edge_disconnected, skipped } = summary;
+/** Reasons for leaving a host out that say that it could not be reached. */
+const unreachable = new Set<SkippedHost["reason"]>(["disconnected", "unhealthy", "draining", "revoked"]);
+
+/** A failed host is never 0, nor is a run in which nothing ran. */
+export function exitOf({ outcome, summary, refusal, skipped }: RunReport): number {
+  const { ok, err, timed_out, edge_disconnected } = summary;
   if (outcome === "cancelled") return errorTable.cancelled.exit;
   if (refusal) return isErrorCode(refusal.code) ? errorTable[refusal.code].exit : errorTable.internal.exit;
   if (timed_out > 0 && err + edge_disconnected === 0) return errorTable.deadline_exceeded.exit;
   if (outcome !== "complete" || err + edge_disconnected + timed_out > 0) return errorTable.fleet_failed.exit;
-  return ok === 0 && skipped > 0 ? errorTable.edge_unavailable.exit : 0;
+  if (ok > 0) return 0;
+  const isThere = skipped.length > 0 && skipped.every(({ reason }) => !unreachable.has(reason));
+  return isThere ? errorTable.fleet_failed.exit : errorTable.edge_unavailable.exit;
 }
 
 /** What became of one call, in a few words. */
@@ -110,3 +115,6 @@ export function summaryWords(summary: RunSummary): string {
   const parts = words.filter(([key]) => key === "ok" || summary[key] > 0);
   return parts.map(([key, word]) => `${summary[key]} ${word}`).join(", ");
 }
+
+/** `1 host`, `3 hosts`. */
+export const hostsInWords = (count: number): string => `${count} host${count === 1 ? "" : "s"}`;

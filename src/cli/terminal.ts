@@ -20,6 +20,8 @@ export interface Terminal {
   confirm(question: string, stop: AbortSignal): Promise<boolean>;
   /** A line typed by a person; null at the end of input. */
   question(text: string, stop: AbortSignal): Promise<string | null>;
+  /** Resolves once everything that was said has left this process. */
+  flush(): Promise<void>;
   /** Words that replace themselves; only for a person. */
   draw(text: string): void;
 }
@@ -91,6 +93,9 @@ export function openTerminal({ stdin, stdout, stderr }: Streams, env: Environmen
         lines.close();
         stdin.pause();
       }
+    },
+    async flush() {
+      await Promise.all([gone ? null : write(stdout, ""), write(stderr, "")]);
     },
     draw(text) {
       if (interactive) stderr.write(text);

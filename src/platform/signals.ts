@@ -12,16 +12,11 @@ const stopping = ["SIGINT", "SIGTERM"] as const;
 export const exitStatusOf = (signal: NodeJS.Signals): number => 128 + constants.signals[signal];
 
 /** `insisted` is called with the exit status when a second signal comes while the first is still being obeyed. */
-export function stopOnSignals(stop: AbortController, insisted: (status: number) => void): () => void {
-  const listeners = stopping.map((name) => {
-    const listener = () => {
+export function stopOnSignals(stop: AbortController, insisted: (status: number) => void): void {
+  for (const name of stopping) {
+    process.on(name, () => {
       if (stop.signal.aborted) insisted(exitStatusOf(name));
       else stop.abort({ signal: name } satisfies StoppedBySignal);
-    };
-    process.on(name, listener);
-    return () => process.off(name, listener);
-  });
-  return () => {
-    for (const remove of listeners) remove();
-  };
+    });
+  }
 }

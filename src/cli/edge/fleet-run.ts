@@ -8,13 +8,13 @@ import { connect } from "../connection.ts";
 import { outputFlag, outputFormat } from "../options.ts";
 import { linesView } from "../run-lines.ts";
 import { recordsView } from "../run-records.ts";
-import { exitOf, followRun } from "../run-report.ts";
+import { exitOf, followRun, hostsInWords } from "../run-report.ts";
 import { fleetRunFlags, invokeRequest } from "./fleet-flags.ts";
 
 export default command({
   example: "aegis edge fleet run --target all --tool cmd.run --arg command=uptime --yes",
   details: `Ends with 0 when every host that was asked succeeded, 6 when one failed or the run was halted, 7 when it was
-cancelled, 8 when hosts only ran out of time, 9 below --require-min, 5 when no host was there. Ctrl-C cancels.`,
+cancelled, 8 when hosts only ran out of time, 9 below --require-min, 5 when no host could be reached. Ctrl-C cancels.`,
   args: {
     ...fleetRunFlags,
     yes: { type: "boolean", alias: "y", description: "do not ask first; needed where nobody can be asked" },
@@ -27,7 +27,15 @@ cancelled, 8 when hosts only ran out of time, 9 below --require-min, 5 when no h
     const client = await connect(given);
     if (!args.yes) await askFirst(client, request, given);
     const view = format === "table" ? linesView(terminal) : recordsView(terminal, format);
-    return exitOf(await followRun(client, request, view, stop));
+    const report = await followRun(client, request, view, stop);
+    const status = exitOf(report);
+    if (report.outcome === "complete" && report.results.size === 0)
+      terminal.fail(
+        new AegisError("edge_unavailable", `no host of ${formatTarget(request.target)} could be asked`, {
+          hint: "aegis edge ls",
+        }),
+      );
+    return status;
   },
 });
 
@@ -41,7 +49,7 @@ async function askFirst(client: ApiClient, request: InvokeRequest, { terminal, s
   if (resolved.length > names.length) names.push(`${resolved.length - names.length} more`);
   const left = skipped.length > 0 ? `; ${skipped.length} would be skipped` : "";
   terminal.note(
-    `${request.tool} on ${formatTarget(request.target)}: ${resolved.length} hosts (${names.join(", ")})${left}`,
+    `${request.tool} on ${formatTarget(request.target)}: ${hostsInWords(resolved.length)} (${names.join(", ")})${left}`,
   );
   if (!(await terminal.confirm("run it?", stop))) throw new AegisError("cancelled", "nothing was run");
 }

@@ -1,0 +1,193 @@
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+/** The executable that `npm test` has built. */
+export const executable = join(import.meta.dir, "../../dist/aegis");
+
+export interface Outcome {
+  exit: number;
+  stdout: string;
+  stderr: string;
+}
+
+export interface Running {
+  pid: number;
+  /** What it wrote so far. */
+  stdout(): string;
+  stderr(): string;
+  /** Resolves once `pattern` is in what it wrote; rejects, with all of that, when it ends first. */
+  until(pattern: RegExp): Promise<RegExpExecArray>;
+  signal(name: NodeJS.Signals): void;
+  ended: Promise<Outcome>;
+}
+
+export interface Machine {
+  home: string;
+  env: Record<string, string>;
+  run(...args: string[]): Promise<Outcome>;
+  /** With these bytes on stdin. */
+  feed(input: string, ...args: string[]): Promise<Outcome>;
+  start(...args: string[]): Running;
+  /** Another program than the executable. */
+  startProgram(command: string[]): Running;
+}
+
+export interface Playground {
+  folder: string;
+  /** A home of its own: another machine, as far as aegis can see. */
+  machine(name: string, env?: Record<string, string>): Machine;
+  /** Ends what was started and removes everything. */
+  close(): Promise<void>;
+}
+
+/** Homes below one temporary folder, and the processes that were started in them. */
+export function playground(): Playground {
+  if (!existsSync(executable)) throw new Error("dist/aegis is missing. Try: npm run build");
+  const folder = mkdtempSync(join(tmpdir(), "aegis-walk-"));
+  const processes = new Set<Running>();
+
+  function start(command: string[], env: Record<string, string>, input?: string): Running {
+    const child = Bun.spawn(command, {
+      cwd: env.HOME ?? folder,
+      env,
+      stdin: input === undefined ? "ignore" : new Blob([input]),
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    let stdout = "";
+    let stderr = "";
+    let over = false;
+    const waiting = new Set<() => void>();
+    const tell = () => {
+      for (const look of [...waiting]) look();
+    };
+    const read = async (stream: ReadableStream<Uint8Array>, add: (text: string) => void) => {
+      const decoder = new TextDecoder();
+      for await (const chunk of stream) {
+        add(decoder.decode(chunk, { stream: true }));
+        tell();
+      }
+    };
+    const pipes = Promise.all([
+      read(child.stdout, (text) => {
+        stdout += text;
+      }),
+      read(child.stderr, (text) => {
+        stderr += text;
+      }),
+    ]);
+    const ended = (async (): Promise<Outcome> => {
+      const exit = await child.exited;
+      await pipes;
+      over = true;
+      tell();
+      return { exit, stdout, stderr };
+    })();
+    const running: Running = {
+      pid: child.pid,
+      stdout: () => stdout,
+      stderr: () => stderr,
+      until: (pattern) =>
+        new Promise((resolve, reject) => {
+          const look = () => {
+            const found = pattern.exec(stdout + stderr);
+            if (found) resolve(found);
+            else if (over) reject(new Error(`${command.join(" ")} ended before ${pattern}:\n${stdout}${stderr}`));
+            else return;
+            waiting.delete(look);
+          };
+          waiting.add(look);
+          look();
+        }),
+      signal: (name) => child.kill(name),
+      ended,
+    };
+    processes.add(running);
+    void ended.then(() => processes.delete(running));
+    return running;
+  }
+
+  return {
+    folder,
+    machine(name, extra = {}) {
+      const home = join(folder, name);
+      mkdirSync(home, { recursive: true });
+      const env = { HOME: home, PATH: process.env.PATH ?? "", TMPDIR: folder, ...extra };
+      return {
+        home,
+        env,
+        run: (...args) => start([executable, ...args], env).ended,
+        feed: (input, ...args) => start([executable, ...args], env, input).ended,
+        start: (...args) => start([executable, ...args], env),
+        startProgram: (command) => start(command, env),
+      };
+    },
+    async close() {
+      for (const running of processes) running.signal("SIGTERM");
+      const stuck = [...processes].map(({ ended }) => ended);
+      const patience = Bun.sleep(10_000).then(() => "stuck");
+      if ((await Promise.race([Promise.all(stuck), patience])) === "stuck")
+        for (const running of processes) running.signal("SIGKILL");
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Process ids whose command line contains `text`. */
+export function processesWith(text: string): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .filter((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, "latin1").includes(text);
+      } catch {
+        return false; // it ended meanwhile
+      }
+    })
+    .map(Number);
+}
+
+/** The TCP and UDP sockets of a process, by what the kernel says of them. */
+export function socketsOf(pid: number): { listening: string[]; connected: string[]; datagram: string[] } {
+  const inodes = new Set<string>();
+  for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+    const inode = /^socket:\[(\d+)\]$/.exec(readlinkOrEmpty(`/proc/${pid}/fd/${fd}`))?.[1];
+    if (inode !== undefined) inodes.add(inode);
+  }
+  const rows = (table: string) =>
+    readFileSync(`/proc/${pid}/net/${table}`, "utf8")
+      .trim()
+      .split("\n")
+      .slice(1)
+      .map((line) => line.trim().split(/\s+/))
+      .filter((fields) => inodes.has(fields[9] ?? ""));
+  const tcp = [...rows("tcp"), ...rows("tcp6")];
+  const remote = (fields: string[]) => fields[2] ?? "";
+  return {
+    listening: tcp.filter((fields) => fields[3] === "0A").map(remote),
+    connected: tcp.filter((fields) => fields[3] === "01").map(remote),
+    datagram: [...rows("udp"), ...rows("udp6")].map(remote),
+  };
+}
+
+function readlinkOrEmpty(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return "";
+  }
+}
+
+/** Asks again until it is so, for the few things that are told by nobody. */
+export async function eventually(
+  what: string,
+  isSo: () => boolean | Promise<boolean>,
+  withinMs = 10_000,
+): Promise<void> {
+  const until = performance.now() + withinMs;
+  while (!(await isSo())) {
+    if (performance.now() > until) throw new Error(`not within ${withinMs} ms: ${what}`);
+    await Bun.sleep(20);
+  }
+}
