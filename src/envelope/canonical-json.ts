@@ -1,14 +1,18 @@
 /** Arguments are signed as text and used as a value: only text that has exactly one reading is accepted. */
 
+/** Objects and lists within one another. */
 export const maxArgsDepth = 64;
 
 export type ParsedArgs =
   | { kind: "args"; value: unknown }
-  | { kind: "refused"; reason: "not_utf8" | "not_json" | "not_canonical" | "too_deep" | "proto_key" };
+  | { kind: "refused"; reason: "not_utf8" | "not_json" | "not_canonical" | Oddity };
+
+type Oddity = "too_deep" | "proto_key" | "lone_surrogate";
 
 /**
  * Refuses duplicate keys, numbers that lose digits, -0, white space and any other text that JSON.stringify would not
- * write back unchanged; and `__proto__` as a key, which would pass that test.
+ * write back unchanged; and what would pass that test: `__proto__` as a key, and half a character, which turns into
+ * another one as soon as it leaves for a file or a process.
  */
 export function parseArgs(bytes: Uint8Array): ParsedArgs {
   let text: string;
@@ -29,14 +33,16 @@ export function parseArgs(bytes: Uint8Array): ParsedArgs {
 }
 
 /** Walks level by level, so that depth costs no stack. */
-function inspect(value: unknown): "too_deep" | "proto_key" | null {
+function inspect(value: unknown): Oddity | null {
   let level: unknown[] = [value];
-  for (let depth = 0; level.length > 0; depth++) {
-    if (depth > maxArgsDepth) return "too_deep";
+  for (let depth = 1; level.length > 0; depth++) {
     const next: unknown[] = [];
     for (const item of level) {
+      if (typeof item === "string" && !item.isWellFormed()) return "lone_surrogate";
       if (typeof item !== "object" || item === null) continue;
+      if (depth > maxArgsDepth) return "too_deep";
       if (Object.hasOwn(item, "__proto__")) return "proto_key";
+      if (!Array.isArray(item) && !Object.keys(item).every((key) => key.isWellFormed())) return "lone_surrogate";
       for (const child of Object.values(item)) next.push(child);
     }
     level = next;
