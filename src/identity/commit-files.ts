@@ -8,7 +8,13 @@ import { readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { AegisError } from "../errors.ts";
-import { makeDirectory, PRIVATE_FILE, syncDirectory, writeFileAtomic } from "../platform/private-file.ts";
+import {
+  makeDirectory,
+  PRIVATE_FILE,
+  removeFlatFolder,
+  syncDirectory,
+  writeFileAtomic,
+} from "../platform/private-file.ts";
 
 /** A file that ends with `content` and `mode`, or, with null, that ends absent. */
 export interface FileChange {
@@ -38,7 +44,7 @@ export async function commitFiles(stateDir: string, changes: readonly FileChange
     await rename(draft, join(stateDir, decidedName));
     await syncDirectory(stateDir);
   } catch (cause) {
-    await rm(draft, { recursive: true, force: true });
+    await removeFlatFolder(draft);
     throw new AegisError("internal", `nothing was changed in ${stateDir}: ${AegisError.from(cause).message}`, {
       cause,
     });
@@ -60,8 +66,7 @@ export async function finishCommit(stateDir: string): Promise<boolean> {
     await rm(join(decided, planName));
   }
   for (const name of await readdir(stateDir).catch(() => []))
-    if (name === decidedName || name.startsWith(draftPrefix))
-      await rm(join(stateDir, name), { recursive: true, force: true });
+    if (name === decidedName || name.startsWith(draftPrefix)) await removeFlatFolder(join(stateDir, name));
   return finished;
 }
 

@@ -1,6 +1,6 @@
 /** Writes files that are private from their first byte and never half written. */
 import { randomBytes } from "node:crypto";
-import { chmod, lstat, mkdir, open, rename, rm } from "node:fs/promises";
+import { chmod, lstat, mkdir, open, readdir, rename, rm, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { AegisError } from "../errors.ts";
 
@@ -41,6 +41,15 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array, m
 export async function makeDirectory(path: string, mode = PRIVATE_DIR): Promise<void> {
   await mkdir(path, { recursive: true, mode });
   await chmod(path, mode);
+}
+
+/** Removes a folder of ours that holds nothing but files; twice is the same as once. */
+export async function removeFlatFolder(path: string): Promise<void> {
+  // One by one: wine lacks the call that a recursive removal begins with.
+  for (const name of await readdir(path).catch(() => [])) await rm(join(path, name), { force: true });
+  await rmdir(path).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== "ENOENT") throw cause;
+  });
 }
 
 /** A rename is durable only once its directory is. Windows has no such call and needs none. */
