@@ -61,7 +61,7 @@ test("of many that start at once, over a dead one's lock, exactly one gets in", 
 
 test("releasing a lock that another has taken over leaves the other's alone", async () => {
   const lock = await acquireLock(dir);
-  writeFileSync(file(), JSON.stringify({ pid: process.pid, started: await processStart(process.pid), id: "other" }));
+  writeFileSync(file(), JSON.stringify({ pid: process.pid, started: await processStart(process.pid), id: "0b" }));
   expect(await lock.held()).toBe(false);
   await lock.release();
   expect(await lockHolder(dir)).not.toBeNull();

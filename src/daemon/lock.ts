@@ -8,7 +8,11 @@ import { AegisError } from "../errors.ts";
 import { makeDirectory, PRIVATE_FILE } from "../platform/private-file.ts";
 import { processStart } from "./status.ts";
 
-const schema = z.object({ pid: z.number().int().positive(), started: z.string(), id: z.string() });
+const schema = z.object({
+  pid: z.number().int().positive(),
+  started: z.string(),
+  id: z.string().regex(/^[0-9a-f]{1,32}$/),
+});
 type Holder = z.infer<typeof schema>;
 
 const lockPath = (stateDir: string) => join(stateDir, "run", "daemon.json");
@@ -97,7 +101,7 @@ const running = (stateDir: string, holder: Holder | null): AegisError =>
   new AegisError(
     "conflict",
     `a daemon runs with ${stateDir} already${holder ? `: process ${holder.pid}` : ""}; two would take each other's stream`,
-    { hint: "aegis edge status; to stop it: aegis edge service uninstall, or end the process" },
+    { hint: "aegis edge status shows what it does; stop it before another is started" },
   );
 
 function parsed(content: string | null): Holder | null {

@@ -79,8 +79,8 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const { config, warnings } = await loadEdgeConfig(options);
   const { nodeId, tenantId, seal } = config;
   const log = atLeast(config.logLevel, options.log).with({ node_id: nodeId, tenant_id: tenantId });
-  for (const message of [...openings, ...warnings]) log.warn("settings", { message });
   const identity = await loadIdentity(config);
+  for (const message of [...openings, ...warnings, ...identity.warnings]) log.warn("settings", { message });
   const { nodeKey, nodeToken } = identity;
   let { keyset } = identity;
   const home = await realpath(options.home).catch(() => options.home);

@@ -1,5 +1,6 @@
 /** This host's own key and token, read from its state directory. Damage is named with the file and the command that repairs it. */
 import { readFile } from "node:fs/promises";
+import { confirmation } from "../envelope/jwt.ts";
 import { importSigningKey, type SigningKey } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
 
@@ -39,15 +40,19 @@ export interface TokenFacts {
   tenantId: string | null;
   /** Epoch milliseconds; null when it does not say. */
   expMs: number | null;
+  /** The public key it is for, base64url; null when it does not say. */
+  publicKey: string | null;
 }
 
 export function tokenFacts(token: string): TokenFacts | null {
   try {
     const claims: unknown = JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString("utf8"));
     if (typeof claims !== "object" || claims === null) return null;
-    const { sub, tid, exp } = claims as Record<string, unknown>;
+    const { sub, tid, exp, cnf } = claims as Record<string, unknown>;
     if (typeof sub !== "string") return null;
+    const confirmed = confirmation.safeParse(cnf);
     return {
+      publicKey: confirmed.success ? confirmed.data.jwk.x : null,
       nodeId: sub,
       tenantId: typeof tid === "string" ? tid : null,
       expMs: typeof exp === "number" && Number.isFinite(exp) ? exp * 1000 : null,
