@@ -1,6 +1,7 @@
 /** Runs one command of the host, exactly as policy has judged it. */
 import { stat } from "node:fs/promises";
 import { userInfo } from "node:os";
+import { win32 } from "node:path";
 import type { Clock } from "../platform/clock.ts";
 import type { Pipe, ProcessRunner } from "../platform/process.ts";
 import { untilAbort } from "../platform/until-abort.ts";
@@ -14,7 +15,12 @@ import { failed } from "./results.ts";
 import type { Tool, ToolContext, ToolResult } from "./tool.ts";
 
 /** Where bare names are looked for. */
-export const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+export const systemPath =
+  process.platform === "win32"
+    ? ["System32", "", "System32\\Wbem", "System32\\WindowsPowerShell\\v1.0"]
+        .map((folder) => win32.join(process.env.SystemRoot ?? "C:\\Windows", folder))
+        .join(win32.delimiter)
+    : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 export interface CmdRunOptions {
   runner: ProcessRunner;
