@@ -1,0 +1,68 @@
+/** README does what it says: its blocks are typed into terminals of their own, from the first to the last. */
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TerminalShell, terminals } from "./support/terminals.ts";
+
+setDefaultTimeout(120_000);
+
+interface Block {
+  /** The number of the terminal that was named last; 0 before the first. */
+  terminal: number;
+  kind: "sh" | "console";
+  text: string;
+}
+
+/** Fenced blocks in order; `**Terminal N` chooses where the following ones are typed. */
+function blocksOf(markdown: string): Block[] {
+  const blocks: Block[] = [];
+  let terminal = 0;
+  for (const [, named, kind, text] of markdown.matchAll(/^\*\*Terminal (\d+)|^```(sh|console)\n([\s\S]*?)^```/gm)) {
+    if (named !== undefined) terminal = Number(named);
+    else if (kind === "sh" || kind === "console") blocks.push({ terminal, kind, text: text ?? "" });
+  }
+  return blocks;
+}
+
+const root = join(import.meta.dir, "..");
+const blocks = blocksOf(readFileSync(join(root, "README.md"), "utf8"));
+const home = mkdtempSync(join(tmpdir(), "aegis-docs-"));
+const place = await terminals({ PATH: process.env.PATH ?? "", HOME: home, npm_config_update_notifier: "false" }, root);
+afterAll(async () => {
+  await place.close();
+  rmSync(home, { recursive: true, force: true });
+});
+
+/** What goes on for good, and what shows that it does. */
+const lasting: readonly [command: RegExp, ready: RegExp][] = [
+  [/^aegis controller start$/m, /"event":"controller_started"/],
+  [/^aegis edge run$/m, /"event":"connected"/],
+];
+
+test("README's newcomer path runs as it is written", async () => {
+  const shells = new Map<number, TerminalShell>();
+  const printed: string[] = [];
+  for (const { terminal, kind, text } of blocks) {
+    const shell = shells.get(terminal) ?? place.open(`terminal ${terminal}`);
+    shells.set(terminal, shell);
+    if (kind === "sh") {
+      const ready = lasting.find(([command]) => command.test(text))?.[1];
+      printed.push(await shell.type(text, ready));
+      continue;
+    }
+    // A console block shows what is refused.
+    for (const [, command = ""] of text.matchAll(/^\$ (.+)$/gm))
+      printed.push(await shell.type(`${command} && exit 1; echo "exit status $?"`));
+  }
+  const all = printed.join("\n");
+  expect(all).toMatch(/^Linux \S+$/m);
+  expect(all).toMatch(/root key +SHA256:/);
+  expect(all).toMatch(/^demo-host +[0-9a-f]{8} +connected/m);
+  expect(all).toMatch(/load average/);
+  expect(all).toMatch(/^demo-host \| \S+$/m);
+  expect(all).toMatch(/complete: 1 ok/);
+  expect(all).toMatch(/error: policy_violation: .*cat/);
+  expect(all).toContain("exit status 255");
+  expect(shells.size).toBe(4);
+});
