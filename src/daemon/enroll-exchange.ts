@@ -8,6 +8,7 @@ import { type Claims, verifyJwt } from "../envelope/jwt.ts";
 import { advance, type TrustedKeyset, trustFirst } from "../envelope/keyset.ts";
 import type { SigningKey } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
+import { tokenFacts } from "../identity/keyring.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { EnrollError, type EnrollStep } from "./enroll-error.ts";
 import type { ControllerLink } from "./link.ts";
@@ -27,22 +28,22 @@ export interface ExchangeInput {
 
 export interface Admitted {
   nodeToken: string;
-  tokenExpiresAtMs: number;
-  keyset: TrustedKeyset;
+  /** Null when the token does not say. */
+  tokenExpiresAtMs: number | null;
+  /** Null when the issuer names no root: then nothing but TLS proves who answered. */
+  keyset: TrustedKeyset | null;
 }
 
 export async function exchange(link: ControllerLink, input: ExchangeInput): Promise<Admitted> {
-  const { nodeId, key, oldKey, token, claims } = input;
+  const { nodeId, key, token, claims } = input;
   const rootKeyId = claims.crk === undefined ? null : Buffer.from(claims.crk, "base64url");
-  if (!rootKeyId) throw failed("token", "the token names no root key, so nothing the controller says can be verified");
-
   const attested = await step("attest", () =>
     link.attest({
       nodeId,
       role: NodeRole.NODE_ROLE_EDGE,
       publicKey: key.raw,
       capabilities: {},
-      sealVersions: [...sealVersions],
+      sealVersions: rootKeyId ? [...sealVersions] : [],
     }),
   );
   const { challengeNonce: nonce, challengeId } = attested;
@@ -59,21 +60,10 @@ export async function exchange(link: ControllerLink, input: ExchangeInput): Prom
       nodeId,
       challengeSignature: key.sign(nonce),
       enrollmentToken: token,
-      enrollProof: signEnrollProof(key, {
-        nodeId,
-        nodePublicKey: key.raw,
-        enrollmentToken: Buffer.from(token),
-        nonce,
-        rootKeyId,
-      }),
-      ...(oldKey
-        ? {
-            rekeyProof: signRekeyProof(oldKey, { nodeId, oldPublicKey: oldKey.raw, newPublicKey: key.raw, nonce }),
-            oldPublicKey: oldKey.raw,
-          }
-        : {}),
+      ...(rootKeyId ? proofs(input, nonce, rootKeyId) : {}),
     }),
   );
+  if (!rootKeyId) return unproven(answer.nodeSecurityToken, input);
 
   const expected = claims.seal === "compat" ? SealMode.SEAL_MODE_COMPAT : SealMode.SEAL_MODE_STRICT;
   if (answer.sealMode !== expected)
@@ -89,6 +79,24 @@ export async function exchange(link: ControllerLink, input: ExchangeInput): Prom
   if (!verifyEnrollGrant(keyset.commandKey, grant, answer.enrollGrant))
     throw untrue("its grant is not signed by the controller's command key");
   return { nodeToken, keyset, tokenExpiresAtMs: judgeNodeToken(nodeToken, input, keyset) };
+}
+
+function proofs({ nodeId, key, oldKey, token }: ExchangeInput, nonce: Uint8Array, rootKeyId: Uint8Array) {
+  const enrollmentToken = Buffer.from(token);
+  const enrollProof = signEnrollProof(key, { nodeId, nodePublicKey: key.raw, enrollmentToken, nonce, rootKeyId });
+  if (!oldKey) return { enrollProof };
+  const rekey = { nodeId, oldPublicKey: oldKey.raw, newPublicKey: key.raw, nonce };
+  return { enrollProof, rekeyProof: signRekeyProof(oldKey, rekey), oldPublicKey: oldKey.raw };
+}
+
+/** The other implementation's answer: it proves nothing, so it is only compared with what was asked for. */
+function unproven(nodeToken: string, { nodeId, claims }: ExchangeInput): Admitted {
+  const facts = tokenFacts(nodeToken);
+  if (!facts) throw untrue("the node token it gave cannot be read");
+  if (facts.nodeId !== nodeId) throw untrue(`the node token it gave is for ${facts.nodeId}, not for ${nodeId}`);
+  if (facts.tenantId !== null && facts.tenantId !== claims.tid)
+    throw untrue(`the node token it gave is for tenant ${facts.tenantId}, not for ${claims.tid}`);
+  return { nodeToken, tokenExpiresAtMs: facts.expMs, keyset: null };
 }
 
 /** That it is this node's, this tenant's and this key's. */

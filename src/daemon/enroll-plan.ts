@@ -151,7 +151,7 @@ function build(
     endpoint: `${token.scheme}://${token.host.includes(":") ? `[${token.host}]` : token.host}:${token.port}`,
     tenantId: claims.tid,
     seal,
-    sealRoot: claims.crk ?? null,
+    sealRoot: seal === "strict" ? (claims.crk ?? null) : null,
   } as const;
   const written = facts.config.kind === "present" ? facts.config.value.text : "";
   const render = (trust: Pick<Connection, "pins" | "caPem">) => {
@@ -162,7 +162,7 @@ function build(
     directoryEntry(facts),
     settingsEntry(facts, settings, differs),
     keyEntry(facts, key),
-    { what: "controller keys", path: facts.paths.controllerKeys, ...replaced(facts.controllerKeys) },
+    ...controllerKeysEntry(facts, seal),
     { what: "node token", path: facts.tokenPath, ...replaced(facts.token) },
     ...(facts.enrollmentJwt
       ? [
@@ -180,7 +180,12 @@ function build(
   if (settledAll) requireValid(facts.configPath, render({ pins: claims.pin ?? [], caPem: null }) ?? written);
   const chosen = input.name !== undefined || choices.fullAccess || choices.folders.length > 0;
   const complete =
-    keepsKey && merges && facts.token && facts.controllerKeys && !chosen && Object.keys(choices.labels).length === 0;
+    keepsKey &&
+    merges &&
+    facts.token &&
+    (facts.controllerKeys || seal === "compat") &&
+    !chosen &&
+    Object.keys(choices.labels).length === 0;
   return {
     ...identity,
     endpoint: connection.endpoint,
@@ -262,6 +267,12 @@ const replaced = (exists: boolean) =>
   exists
     ? ({ action: "overwrite", why: "it is replaced by what the controller answers" } as const)
     : ({ action: "create", why: "it comes from the controller" } as const);
+
+function controllerKeysEntry({ paths, controllerKeys }: Facts, seal: "strict" | "compat"): PlanEntry[] {
+  const entry = { what: "controller keys", path: paths.controllerKeys } as const;
+  if (seal === "strict") return [{ ...entry, ...replaced(controllerKeys) }];
+  return controllerKeys ? [{ ...entry, action: "remove", why: "sessions that are not strict believe no keys" }] : [];
+}
 
 const directoryEntry = ({ paths, directory }: Facts): PlanEntry => ({
   what: "directory",

@@ -114,7 +114,7 @@ interface Made {
   clock: Clock;
 }
 
-async function changes({ pins, work }: EnrollmentPlan, made: Made): Promise<FileChange[]> {
+async function changes({ pins, seal, work }: EnrollmentPlan, made: Made): Promise<FileChange[]> {
   const { facts, keepsKey, settings } = work;
   const { paths, configPath, keyPath, tokenPath, keyBytes } = facts;
   const { seed, publicKey, admitted, caPem, clock } = made;
@@ -128,7 +128,9 @@ async function changes({ pins, work }: EnrollmentPlan, made: Made): Promise<File
   }
   list.push({ path: `${keyPath}.pub`, content: publicKey, mode: PUBLIC_FILE });
   list.push({ path: tokenPath, content: bytes(`${admitted.nodeToken}\n`), mode: PRIVATE_FILE });
-  list.push({ path: paths.controllerKeys, content: bytes(renderControllerKeys(admitted.keyset)), mode: PRIVATE_FILE });
+  // Sessions that are not strict believe no keys, and keys of another enrollment must not stay.
+  const keys = seal === "strict" && admitted.keyset ? bytes(renderControllerKeys(admitted.keyset)) : null;
+  list.push({ path: paths.controllerKeys, content: keys, mode: PRIVATE_FILE });
   if (config !== null) {
     const old = await readFile(configPath).catch(() => null);
     if (old) list.push({ path: `${configPath}.bak`, content: old, mode: PRIVATE_FILE });

@@ -31,6 +31,8 @@ const schema = z.array(z.object({ path: z.string(), mode: z.number().int(), cont
 /** All of `changes` or none of them, in their order. The state directory must exist. */
 export async function commitFiles(stateDir: string, changes: readonly FileChange[]): Promise<void> {
   await finishCommit(stateDir);
+  for (const name of await readdir(stateDir))
+    if (name.startsWith(draftPrefix)) await removeFlatFolder(join(stateDir, name));
   const draft = join(stateDir, `${draftPrefix}${randomBytes(6).toString("hex")}`);
   try {
     await makeDirectory(draft);
@@ -65,8 +67,7 @@ export async function finishCommit(stateDir: string): Promise<boolean> {
     // Without its plan the folder means nothing any more, so this is where it ends.
     await rm(join(decided, planName));
   }
-  for (const name of await readdir(stateDir).catch(() => []))
-    if (name === decidedName || name.startsWith(draftPrefix)) await removeFlatFolder(join(stateDir, name));
+  await removeFlatFolder(decided);
   return finished;
 }
 
