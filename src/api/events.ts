@@ -1,6 +1,7 @@
 /** What a run tells while it goes on, one schema an event; the same over SSE, from history and in the client. */
 import { z } from "zod";
-import { nodeOutcomeSchema, skippedHostSchema } from "./types.ts";
+import { targetSchema } from "./target.ts";
+import { nodeOutcomeSchema, pageOf, pageQuerySchema, runPolicySchema, skippedHostSchema } from "./types.ts";
 
 const count = z.number().int().nonnegative();
 
@@ -56,6 +57,31 @@ export type RunSummary = z.infer<typeof summarySchema>;
 
 export const runOutcomeSchema = z.enum(["complete", "halted", "cancelled", "refused", "interrupted"]);
 export type RunOutcome = z.infer<typeof runOutcomeSchema>;
+
+/** A run as history tells it; what is null is not known before it ends. */
+export const runSchema = z.object({
+  run_id: z.string(),
+  tool: z.string(),
+  context: z.string(),
+  target: targetSchema,
+  policy: runPolicySchema,
+  principal: z.string(),
+  started_at: z.iso.datetime(),
+  ended_at: z.iso.datetime().nullable(),
+  outcome: runOutcomeSchema.nullable(),
+  summary: summarySchema.nullable(),
+});
+export type RunRecord = z.infer<typeof runSchema>;
+export const runsPageSchema = pageOf(runSchema);
+
+/** One run alone also tells how each host fared, with the last of what it printed. */
+export const runDetailSchema = runSchema.extend({ per_node: z.array(commandResultSchema) });
+export type RunDetail = z.infer<typeof runDetailSchema>;
+
+export const runsQuerySchema = pageQuerySchema.extend({
+  tool: z.string().optional(),
+  outcome: runOutcomeSchema.optional(),
+});
 
 export const eventSchemas = {
   started: z.object({

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { apiLimits } from "./limits.ts";
 import { withAliases } from "./read.ts";
-import { tagSchema, targetSchema } from "./target.ts";
+import { groupNameSchema, selectorSchema, tagSchema, targetSchema } from "./target.ts";
 
 /** RFC 3339, UTC, milliseconds. */
 const time = z.iso.datetime();
@@ -33,6 +33,9 @@ export type Scope = (typeof scopes)[number];
 export const errorBodySchema = z.object({
   error: z.object({ code: z.string(), message: z.string(), hint: z.string().nullish() }),
 });
+
+/** An empty object: what a request without anything to say has, and an answer without anything to tell. */
+export const nothingSchema = z.strictObject({});
 
 /** Query of every list. */
 export const pageQuerySchema = z.strictObject({
@@ -150,6 +153,53 @@ export type HostPatch = z.infer<typeof hostPatchSchema>;
 export const tagsChangeSchema = z.strictObject({ add: tags.default([]), remove: tags.default([]) });
 export type TagsChange = z.input<typeof tagsChangeSchema>;
 
+/** The only settings a controller may push, of those a daemon has. */
+export const pushConfigSchema = z
+  .strictObject({
+    heartbeat_interval_secs: z.number().int().min(1).max(3_600).optional(),
+    max_concurrent_invocations: z.number().int().min(1).max(1_024).optional(),
+    log_level: z.enum(["debug", "info", "warn", "error"]).optional(),
+    custom_labels: z.record(tagSchema, z.string().max(256)).optional(),
+  })
+  .refine((config) => Object.keys(config).length > 0, { error: "nothing to push" });
+export type PushConfig = z.infer<typeof pushConfigSchema>;
+
+export const drainSchema = z.strictObject({ finish_within_ms: z.number().int().min(0).max(3_600_000).optional() });
+export const pushedSchema = z.object({ node_id: z.string() });
+
+// ----------------------------------------------------------------------------------------------------------- groups
+
+export const groupRequestSchema = z.strictObject({
+  name: groupNameSchema,
+  /** Empty = pinned members only. */
+  selector: selectorSchema.default({}),
+  pinned_members: z.array(z.string().min(1).max(255)).max(apiLimits.nodes).default([]),
+});
+export type GroupRequest = z.input<typeof groupRequestSchema>;
+
+export const groupPatchSchema = z
+  .strictObject({
+    name: groupNameSchema.optional(),
+    selector: selectorSchema.optional(),
+    pinned_members: z.array(z.string().min(1).max(255)).max(apiLimits.nodes).optional(),
+  })
+  .refine((patch) => Object.keys(patch).length > 0, {
+    error: "nothing to change: give name, selector or pinned_members",
+  });
+export type GroupPatch = z.infer<typeof groupPatchSchema>;
+
+export const hostGroupSchema = z.object({
+  id: z.string(),
+  name: z.string(),
+  selector: selectorSchema,
+  pinned_members: z.array(z.string()),
+  created_by: z.string(),
+  created_at: time,
+  resolved_members: z.array(z.object({ node_id: z.string(), name: z.string(), status: hostStatusSchema })),
+});
+export type HostGroup = z.infer<typeof hostGroupSchema>;
+export const groupsPageSchema = pageOf(hostGroupSchema);
+
 // ------------------------------------------------------------------------------------------------------------ fleet
 
 export const skipReasonSchema = z.enum([
@@ -250,6 +300,40 @@ export const cancelAnswerSchema = z.object({
   already_terminal: z.number().int(),
 });
 export type CancelAnswer = z.infer<typeof cancelAnswerSchema>;
+
+// ----------------------------------------------------------------------------------------------------------- access
+
+export const apiTokenRequestSchema = z.strictObject({
+  name: nameSchema.min(1),
+  scopes: z.array(z.enum(scopes)).min(1),
+  /** Security contexts its bearer may name. */
+  contexts: z.array(z.string().min(1).max(apiLimits.nameChars)).default(["default"]),
+  /** The caller's own, which is also what its absence means. */
+  tenant_id: z.string().optional(),
+  expires_at: z.iso.datetime({ offset: true }).nullable().default(null),
+});
+export type ApiTokenRequest = z.input<typeof apiTokenRequestSchema>;
+
+export const apiTokenSchema = z.object({
+  id: z.string(),
+  name: z.string(),
+  tenant_id: z.string(),
+  scopes: z.array(z.string()),
+  contexts: z.array(z.string()),
+  created_at: time,
+  expires_at: time.nullable(),
+  last_used_at: time.nullable(),
+  revoked_at: time.nullable(),
+});
+export type ApiToken = z.infer<typeof apiTokenSchema>;
+/** `token` is told this once. */
+export const newApiTokenSchema = apiTokenSchema.extend({ token: z.string() });
+export type NewApiToken = z.infer<typeof newApiTokenSchema>;
+export const apiTokensPageSchema = pageOf(apiTokenSchema);
+
+export const tenantSchema = z.object({ tenant_id: z.string(), created_at: time });
+export const tenantsPageSchema = pageOf(tenantSchema);
+export type Tenant = z.infer<typeof tenantSchema>;
 
 // --------------------------------------------------------------------------------------------------------- identity
 

@@ -224,6 +224,12 @@ export function compatSession(options: CompatSessionOptions): CompatSession {
       }
     },
     /** The format has no word for why. */
+    tell(command) {
+      if (!open) return false;
+      stream.send(command);
+      if (command.drain || command.shutdown) live.draining = true;
+      return true;
+    },
     goodbye: () => stream.end(),
     closed() {
       open = false;

@@ -51,12 +51,17 @@ export interface Run {
   readonly runId: string;
   readonly principal: Principal;
   readonly abortOnDisconnect: boolean;
-  readonly log: RunLog;
+  readonly events: Pick<RunLog, "read">;
   /** Null while it goes on. */
   readonly end: RunEnd | null;
   readonly done: Promise<RunEnd>;
   /** Stops what is under way and starts nothing more. Counts the hosts that this ends, and those that had ended. */
   cancel(reason: CallAbort): { cancelled: number; alreadyTerminal: number };
+}
+
+/** One that this process carries, or carried a while ago. */
+export interface LiveRun extends Run {
+  readonly events: RunLog;
 }
 
 export interface RunSurroundings {
@@ -69,7 +74,7 @@ export interface RunSurroundings {
   settle(end: RunEnd): Promise<void>;
 }
 
-export function startRun(input: RunInput, around: RunSurroundings): Run {
+export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
   const { runId, plan, resolved, skipped, call } = input;
   const { dispatcher, time, log } = around;
   const events = createRunLog(around.recall);
@@ -195,7 +200,7 @@ export function startRun(input: RunInput, around: RunSurroundings): Run {
     runId,
     principal: input.principal,
     abortOnDisconnect: input.abortOnDisconnect,
-    log: events,
+    events,
     get end() {
       return end;
     },

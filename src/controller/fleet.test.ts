@@ -55,7 +55,7 @@ describe("a run", () => {
   });
   const eventsOf = async (run: Run, after = 0): Promise<FleetEvent[]> => {
     const events: FleetEvent[] = [];
-    for await (const event of run.log.read(after, never)) events.push(event);
+    for await (const event of run.events.read(after, never)) events.push(event);
     return events;
   };
   const results = (events: readonly FleetEvent[]): CommandResult[] =>
@@ -107,7 +107,7 @@ describe("a run", () => {
     await hosts("a");
     const run = await fleet.start(request(), ann);
     const gone = new AbortController();
-    await run.log.read(0, gone.signal).next();
+    await run.events.read(0, gone.signal).next();
     gone.abort();
     dispatcher.open[0]?.answer();
     expect((await run.done).outcome).toBe("complete");

@@ -7,11 +7,12 @@ import type { CancelAnswer, Preview, RunPolicy } from "../api/types.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
-import type { Store } from "../store/store.ts";
+import type { CommandRow, RunRow, Store } from "../store/store.ts";
 import { commandResult, storedResult } from "./call-result.ts";
 import type { CallAbort, Dispatcher, LiveNodes, Principal } from "./dispatch-types.ts";
-import { defaultPlan, type Run, type RunPlan, startRun } from "./fleet-run.ts";
+import { defaultPlan, type LiveRun, type Run, type RunEnd, type RunPlan, startRun } from "./fleet-run.ts";
 import { hostStatus, type KnownHost } from "./host-view.ts";
+import { replayedEvents, runRecord } from "./run-history.ts";
 import type { Targets } from "./targets.ts";
 
 export interface FleetRequest {
@@ -35,8 +36,10 @@ export interface FleetRuns {
   start(request: FleetRequest, principal: Principal, idempotency?: { key: string; bodyHash: Uint8Array }): Promise<Run>;
   /** A run that goes on, or ended a while ago at most; null for one that is in the store only, or nowhere. */
   get(tenantId: string, runId: string): Run | null;
-  /** Throws `not_found` for a run the tenant does not have. */
-  cancel(tenantId: string, runId: string, reason?: CallAbort): Promise<CancelAnswer>;
+  /** Any run of the tenant; one that is in the store only tells its events again. Throws `not_found`. */
+  find(tenantId: string, runId: string): Promise<Run>;
+  /** Throws `not_found` for a run the tenant does not have. `note` is why, in the operator's words. */
+  cancel(tenantId: string, runId: string, reason?: CallAbort, note?: string): Promise<CancelAnswer>;
   /** Takes no more runs; gives those under way `graceMs` to end, then stops them. */
   close(graceMs: number): Promise<void>;
 }
@@ -56,19 +59,19 @@ export interface FleetOptions {
 export const keptRuns = { forMs: 10 * 60_000, count: 1_000, chars: 64 * 1024 * 1024 };
 
 export function createFleet({ store, nodes, targets, dispatcher, clock, time, log }: FleetOptions): FleetRuns {
-  const runs = new Map<string, Run>();
+  const runs = new Map<string, LiveRun>();
   /** In the order they ended. */
-  const endedRuns = new Map<Run, number>();
+  const endedRuns = new Map<LiveRun, number>();
   let closing = false;
 
   function forget(): void {
-    let chars = [...endedRuns.keys()].reduce((sum, run) => sum + run.log.size, 0);
+    let chars = [...endedRuns.keys()].reduce((sum, run) => sum + run.events.size, 0);
     for (const [run, at] of endedRuns) {
       const old = clock.monotonic() - at > keptRuns.forMs;
       if (!old && endedRuns.size <= keptRuns.count && chars <= keptRuns.chars) return;
       endedRuns.delete(run);
       runs.delete(run.runId);
-      chars -= run.log.size;
+      chars -= run.events.size;
     }
   }
 
@@ -78,13 +81,22 @@ export function createFleet({ store, nodes, targets, dispatcher, clock, time, lo
     return row && result && commandResult(row.nodeId, commandId, result);
   };
 
-  const get = (tenantId: string, runId: string): Run | null => {
+  const get = (tenantId: string, runId: string): LiveRun | null => {
     const run = runs.get(runId);
     return run?.principal.tenantId === tenantId ? run : null;
   };
 
+  async function find(tenantId: string, runId: string): Promise<Run> {
+    const run = get(tenantId, runId);
+    if (run) return run;
+    const row = await store.run(runId);
+    if (row?.tenantId !== tenantId) throw unknownRun(runId);
+    return storedRun(row, await store.commandsOfRun(runId));
+  }
+
   return {
     get,
+    find,
 
     async preview(tenantId, target) {
       const { resolved, skipped } = await targets.resolve(tenantId, target);
@@ -117,7 +129,15 @@ export function createFleet({ store, nodes, targets, dispatcher, clock, time, lo
         });
         return null;
       });
-      if (earlier) return repeated(earlier, idempotency);
+      if (earlier) {
+        if (Buffer.from(earlier.bodyHash).equals(idempotency?.bodyHash ?? new Uint8Array()))
+          return await find(tenantId, earlier.runId);
+        throw new AegisError(
+          "conflict",
+          `this Idempotency-Key belongs to another request, which led to run ${earlier.runId}`,
+          { hint: "use a new key for a new request" },
+        );
+      }
       const { via, context, tool, argsJson, progress } = request;
       const run = startRun(
         {
@@ -140,11 +160,11 @@ export function createFleet({ store, nodes, targets, dispatcher, clock, time, lo
       return run;
     },
 
-    async cancel(tenantId, runId, reason = "caller") {
+    async cancel(tenantId, runId, reason = "caller", note = "") {
       const run = get(tenantId, runId);
       if (run) {
         const { cancelled, alreadyTerminal } = run.cancel(reason);
-        if (cancelled > 0) log.info("run_cancelled", { run_id: runId, tenant_id: tenantId, cancelled });
+        if (cancelled > 0) log.info("run_cancelled", { run_id: runId, tenant_id: tenantId, cancelled, note });
         return { run_id: runId, cancelled, already_terminal: alreadyTerminal };
       }
       const row = await store.run(runId);
@@ -165,26 +185,32 @@ export function createFleet({ store, nodes, targets, dispatcher, clock, time, lo
       await settled();
     },
   };
-
-  function repeated(
-    earlier: { runId: string; bodyHash: Uint8Array },
-    idempotency: { bodyHash: Uint8Array } | undefined,
-  ): Run {
-    if (!idempotency || !Buffer.from(earlier.bodyHash).equals(idempotency.bodyHash))
-      throw new AegisError(
-        "conflict",
-        `this Idempotency-Key belongs to another request, which led to run ${earlier.runId}`,
-        {
-          hint: "use a new key for a new request",
-        },
-      );
-    const run = runs.get(earlier.runId);
-    if (run) return run;
-    throw new AegisError("conflict", `this request was made before and led to run ${earlier.runId}, which has ended`, {
-      hint: `aegis edge fleet show ${earlier.runId}`,
-    });
-  }
 }
+
+/** A run that ended and was let go of: its events are told from the store, as often as anybody asks. */
+function storedRun(row: RunRow, commands: readonly CommandRow[]): Run {
+  const { runId, tenantId, principal: name, context } = row;
+  const end: RunEnd = {
+    outcome: row.outcome ?? "interrupted",
+    summary: runRecord(row).summary ?? noSummary,
+    endedAt: row.endedAt ?? row.startedAt,
+  };
+  return {
+    runId,
+    principal: { name, tenantId, scopes: [], contexts: [context] },
+    abortOnDisconnect: false,
+    events: {
+      async *read(after) {
+        yield* replayedEvents(row, commands, after);
+      },
+    },
+    end,
+    done: Promise.resolve(end),
+    cancel: () => ({ cancelled: 0, alreadyTerminal: row.resolved.length }),
+  };
+}
+
+const noSummary = { ok: 0, err: 0, timed_out: 0, cancelled: 0, edge_disconnected: 0, skipped: 0, not_started: 0 };
 
 export const unknownRun = (runId: string): AegisError =>
   new AegisError("not_found", `no run ${runId} in this tenant`, { hint: "aegis edge fleet runs" });

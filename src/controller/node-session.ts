@@ -59,6 +59,8 @@ interface Pending {
 export interface LiveSession {
   readonly live: LiveNode;
   call(call: SessionCall, signal: AbortSignal): AsyncIterable<SessionCallEvent>;
+  /** Sends a command that has no answer; false when the stream is gone. */
+  tell(command: aegis.cluster.v1.EdgeCommand.$Properties): boolean;
   /** Tells the daemon why, then ends the stream. */
   goodbye(reason: aegis.cluster.v1.GoodbyeReason, detail: string, retryAfterMs?: number): void;
   /** The stream is gone: every call it carried ends at once. */
@@ -131,10 +133,13 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
     }
     pending.delete(commandId);
     const genuine = verifyReceipt(nodeKey, { nodeId, commandId, commandBody: call.commandBody, result }, receiptSig);
-    const complete =
-      whole(event.progressFrames) === call.chain.frames &&
-      Buffer.from(event.progressChain).equals(call.chain.value) &&
-      whole(event.progressDroppedBytes) === 0;
+    const frames = whole(event.progressFrames);
+    const chained = frames === call.chain.frames && Buffer.from(event.progressChain).equals(call.chain.value);
+    if (!chained) {
+      const { frames: received } = call.chain;
+      log.error("progress_chain_mismatch", { node_id: nodeId, command_id: commandId, sealed: frames, received });
+    }
+    const complete = chained && whole(event.progressDroppedBytes) === 0;
     if (!genuine) log.error("receipt_invalid", { node_id: nodeId, command_id: commandId });
     const receipt = genuine ? "verified" : "invalid";
     const judged = { signature: receiptSig, keyId, receipt, outputComplete: complete } as const;
@@ -225,6 +230,12 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
         signal.removeEventListener("abort", cancel);
         if (pending.get(commandId) === call) pending.delete(commandId);
       }
+    },
+    tell(command) {
+      if (!open) return false;
+      send("command", wire.EdgeCommand.encode(command).finish());
+      if (command.drain || command.shutdown) live.draining = true;
+      return true;
     },
     goodbye(reason, detail, retryAfterMs = 0) {
       if (reason !== wire.GoodbyeReason.GOODBYE_REASON_UNSPECIFIED) {

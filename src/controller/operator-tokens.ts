@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Clock } from "../platform/clock.ts";
 import { Secret } from "../platform/log.ts";
 import { openStore } from "../store/open.ts";
-import type { Queries } from "../store/store.ts";
+import type { ApiTokenRow, Queries } from "../store/store.ts";
 import { hashApiToken, newApiToken } from "./http/auth.ts";
 
 export const databasePath = (dataDir: string): string => join(dataDir, "controller.db");
@@ -22,12 +22,12 @@ export async function addOperatorToken(
   store: Queries,
   request: OperatorTokenRequest,
   at: number,
-): Promise<{ tokenId: string; token: Secret }> {
+): Promise<{ tokenId: string; token: Secret; row: ApiTokenRow }> {
   const token = newApiToken();
   const tokenId = randomUUID();
   await store.ensureTenant(request.tenantId, at);
   const { name, tenantId, scopes, contexts, expiresAt } = request;
-  await store.insertApiToken({
+  const row: ApiTokenRow = {
     tokenId,
     hash: hashApiToken(token),
     name,
@@ -38,8 +38,9 @@ export async function addOperatorToken(
     expiresAt,
     lastUsedAt: null,
     revokedAt: null,
-  });
-  return { tokenId, token: new Secret(token) };
+  };
+  await store.insertApiToken(row);
+  return { tokenId, token: new Secret(token), row };
 }
 
 /** Works beside a running controller: both open the same database. */
@@ -51,6 +52,42 @@ export async function createOperatorToken({
   const store = await openStore(databasePath(dataDir));
   try {
     return await store.transaction((tx) => addOperatorToken(tx, request, clock.now()));
+  } finally {
+    await store.close();
+  }
+}
+
+/** Every token of a tenant, revoked ones too; what they are is never told again. */
+export async function listOperatorTokens({
+  dataDir,
+  tenantId,
+}: {
+  dataDir: string;
+  tenantId: string;
+}): Promise<ApiTokenRow[]> {
+  const store = await openStore(databasePath(dataDir));
+  try {
+    return await store.apiTokens(tenantId);
+  } finally {
+    await store.close();
+  }
+}
+
+/** Ends a token at once, also for a controller that runs. False when the tenant has no such token that is good. */
+export async function revokeOperatorToken({
+  dataDir,
+  tenantId,
+  tokenId,
+  clock,
+}: {
+  dataDir: string;
+  tenantId: string;
+  tokenId: string;
+  clock: Clock;
+}): Promise<boolean> {
+  const store = await openStore(databasePath(dataDir));
+  try {
+    return await store.revokeApiToken(tenantId, tokenId, clock.now());
   } finally {
     await store.close();
   }

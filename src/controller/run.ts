@@ -20,11 +20,14 @@ import { createFleet } from "./fleet.ts";
 import { startGrpc } from "./grpc.ts";
 import { createApp } from "./http/app.ts";
 import { serveHttp } from "./http/serve.ts";
+import { createInventory } from "./inventory.ts";
 import { loadControllerKeys, ownKeyset } from "./keys.ts";
 import { databasePath } from "./operator-tokens.ts";
 import { resultLedger } from "./result-ledger.ts";
+import { createRevocations } from "./revocations.ts";
 import { createSessions } from "./sessions.ts";
 import { createTargets } from "./targets.ts";
+import { createTenantAdmin } from "./tenants.ts";
 import { loadTls } from "./tls.ts";
 
 const { GoodbyeReason } = aegis.cluster.v1;
@@ -101,6 +104,10 @@ export async function startController(options: ControllerOptions): Promise<Runni
     const dispatcher = createDispatcher({ bus, store, keys, controllerId: config.controllerId, clock, time });
     const fleet = createFleet({ store, nodes: sessions, targets, dispatcher, clock, time, log });
 
+    const inventory = createInventory({ store, sessions, targets, time, log });
+    const revocations = createRevocations({ store, sessions, clock, log });
+    const tenants = createTenantAdmin({ store, revocations, time, log });
+
     let state: "open" | "closing" = "open";
     const grpc = await startGrpc({
       ...{ host: listenAddress(endpoint), port: options.grpcPort ?? endpoint.port },
@@ -109,7 +116,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     opened.push(() => grpc.close());
 
     const app = createApp({
-      ...{ store, nodes: sessions, targets, enrollment, fleet, clock, time, log },
+      ...{ store, nodes: sessions, targets, enrollment, fleet, inventory, tenants, clock, time, log },
       hostNames: [endpoint.host, ...certificateNames(tls.certPem)],
       ready: async () => state === "open" && (await store.newestKeyset().catch(() => null)) !== null,
     });
@@ -121,6 +128,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
       : `https://${endpoint.authority(http.port)}`;
 
     const housekeeping = new AbortController();
+    void revocations.watch(housekeeping.signal);
     void keepHouse(store, time, clock, log, housekeeping.signal);
 
     let closed: Promise<void> | null = null;

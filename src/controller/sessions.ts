@@ -11,6 +11,10 @@ export interface Sessions extends LiveNodes {
   add(session: LiveSession, heartbeatIntervalMs: number): () => void;
   /** Ends the node's session, if it has one, with a word why. */
   end(nodeId: string, reason: aegis.cluster.v1.GoodbyeReason, detail: string): void;
+  /** Sends the node a command that has no answer; false when it has no stream. A new heartbeat interval is remembered. */
+  tell(nodeId: string, command: aegis.cluster.v1.EdgeCommand.$Properties, heartbeatIntervalMs?: number): boolean;
+  /** Every node that has a session. */
+  nodeIds(): string[];
   /** Ends every session with a word why. */
   closeAll(reason: aegis.cluster.v1.GoodbyeReason, detail: string): void;
   readonly size: number;
@@ -49,6 +53,13 @@ export function createSessions(bus: Bus, time: () => number): Sessions {
       return time() - live.lastHeartbeatAt > patienceMs ? "unhealthy" : "connected";
     },
     end: (nodeId, reason, detail) => sessions.get(nodeId)?.session.goodbye(reason, detail),
+    tell(nodeId, command, heartbeatIntervalMs) {
+      const entry = sessions.get(nodeId);
+      if (!entry?.session.tell(command)) return false;
+      entry.heartbeatIntervalMs = heartbeatIntervalMs ?? entry.heartbeatIntervalMs;
+      return true;
+    },
+    nodeIds: () => [...sessions.keys()],
     closeAll(reason, detail) {
       for (const { session } of [...sessions.values()]) session.goodbye(reason, detail);
     },

@@ -82,6 +82,7 @@ function serialStore(db: Database, guard: Guard): Store {
 
   return {
     ...sqliteQueries(perform),
+    foreignChanges: () => perform(({ value }) => Number(value("PRAGMA data_version"))),
     transaction: (change) =>
       enqueue(async () => {
         const scope = { open: true };

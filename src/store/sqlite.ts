@@ -177,7 +177,20 @@ export function sqliteQueries(perform: Perform): Queries {
         tags: JSON.stringify(tags),
       }),
     revokeNode: (nodeId, at) =>
-      changes("UPDATE nodes SET revoked_at = $at WHERE node_id = $nodeId AND revoked_at IS NULL", { nodeId, at }),
+      perform((db) => {
+        let revoked = false;
+        db.together(() => {
+          const sql = "UPDATE nodes SET revoked_at = $at WHERE node_id = $nodeId AND revoked_at IS NULL";
+          revoked = db.run(sql, { nodeId, at }) > 0;
+          // Should it ever be enrolled again, it is in no group.
+          for (const group of db.all(groups, "WHERE instr(pinned_members, $nodeId) > 0", { nodeId })) {
+            const left = JSON.stringify(group.pinnedMembers.filter((member) => member !== nodeId));
+            const unpin = "UPDATE groups SET pinned_members = $left, version = version + 1 WHERE group_id = $groupId";
+            db.run(unpin, { left, groupId: group.groupId });
+          }
+        });
+        return revoked;
+      }),
 
     insertGroup: (row) =>
       perform((db) => {

@@ -212,6 +212,8 @@ export interface Queries {
 }
 
 export interface Store extends Queries {
+  /** A number that is another one whenever another process has changed the database since. */
+  foreignChanges(): Promise<number>;
   /** All of `change` or none of it; one at a time. The queries inside must be made on `tx`. */
   transaction<T>(change: (tx: Queries) => Promise<T>): Promise<T>;
   close(): Promise<void>;

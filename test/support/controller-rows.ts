@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import type { LiveNode, LiveNodes } from "../../src/controller/dispatch-types.ts";
 import { readCapabilities } from "../../src/controller/node-capabilities.ts";
+import type { Sessions } from "../../src/controller/sessions.ts";
 import { importSigningKey } from "../../src/envelope/public-key.ts";
 import type { NodeRow, Store } from "../../src/store/store.ts";
 import { aegis } from "../../src/wire/gen/messages.js";
@@ -40,7 +41,10 @@ export const cmdRunDescriptor = {
 };
 export const hostInfoDescriptor = { ...cmdRunDescriptor, name: "host.info", readOnly: true, destructive: false };
 
-export interface TestNodes extends LiveNodes {
+export interface TestNodes extends LiveNodes, Pick<Sessions, "end" | "tell" | "nodeIds"> {
+  /** What was told to nodes, and which sessions were ended and why. */
+  readonly told: ReadonlyArray<{ nodeId: string; command: aegis.cluster.v1.EdgeCommand.$Properties }>;
+  readonly ended: ReadonlyArray<{ nodeId: string; reason: aegis.cluster.v1.GoodbyeReason }>;
   /** Puts a host of this name into the store, and a session of it where its status says so. */
   add(store: Store, name: string, spec?: HostSpec): Promise<NodeRow>;
   set(nodeId: string, status: NonNullable<HostSpec["status"]>): void;
@@ -49,7 +53,22 @@ export interface TestNodes extends LiveNodes {
 export function testNodes(): TestNodes {
   const live = new Map<string, LiveNode>();
   const statuses = new Map<string, NonNullable<HostSpec["status"]>>();
+  const told: Array<{ nodeId: string; command: aegis.cluster.v1.EdgeCommand.$Properties }> = [];
+  const ended: Array<{ nodeId: string; reason: aegis.cluster.v1.GoodbyeReason }> = [];
   return {
+    told,
+    ended,
+    nodeIds: () => [...live.keys()],
+    end(nodeId, reason) {
+      if (!live.delete(nodeId)) return;
+      statuses.delete(nodeId);
+      ended.push({ nodeId, reason });
+    },
+    tell(nodeId, command) {
+      if (!live.has(nodeId)) return false;
+      told.push({ nodeId, command });
+      return true;
+    },
     get: (nodeId) => live.get(nodeId),
     status: (nodeId) => statuses.get(nodeId) ?? "disconnected",
     set(nodeId, status) {

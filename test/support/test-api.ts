@@ -1,8 +1,11 @@
 /** The REST API without sockets or hosts: a database in memory, tokens at hand, a dispatcher that does as it is told. */
 import { createFleet, type FleetRuns } from "../../src/controller/fleet.ts";
 import { type App, type AppOptions, createApp } from "../../src/controller/http/app.ts";
+import { createInventory } from "../../src/controller/inventory.ts";
 import { addOperatorToken } from "../../src/controller/operator-tokens.ts";
+import { createRevocations } from "../../src/controller/revocations.ts";
 import { createTargets } from "../../src/controller/targets.ts";
+import { createTenantAdmin } from "../../src/controller/tenants.ts";
 import { silentLog } from "../../src/platform/log.ts";
 import { openStore } from "../../src/store/open.ts";
 import type { Store } from "../../src/store/store.ts";
@@ -49,8 +52,11 @@ export async function testApi(change: Partial<AppOptions> = {}): Promise<TestApi
   const dispatcher = scriptedDispatcher((call) => api.react(call));
   const time = clock.now;
   const fleet = createFleet({ store, nodes, targets, dispatcher, clock, time, log: silentLog });
+  const revocations = createRevocations({ store, sessions: nodes, clock, log: silentLog });
   const app = createApp({
     ...{ store, nodes, targets, fleet, clock, time, log: silentLog },
+    inventory: createInventory({ store, sessions: nodes, targets, time, log: silentLog }),
+    tenants: createTenantAdmin({ store, revocations, time, log: silentLog }),
     hostNames: ["controller.example", "*.fleet.example"],
     enrollment: {
       issue: async ({ ttlMs }) => ({

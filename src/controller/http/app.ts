@@ -4,17 +4,20 @@ import { Hono } from "hono";
 import { AegisError, errorTable } from "../../errors.ts";
 import type { Log } from "../../platform/log.ts";
 import { isLoopback } from "../endpoint.ts";
+import { isoTime } from "../host-view.ts";
 import { type Authenticator, createAuthenticator } from "./auth.ts";
 import { type FleetRoutes, fleetRoutes } from "./fleet.ts";
+import { type GroupRoutes, groupRoutes } from "./groups.ts";
 import { type HostRoutes, hostRoutes } from "./hosts.ts";
+import { TryLater } from "./rate-limit.ts";
 import type { HttpEnv } from "./request.ts";
+import { route } from "./route.ts";
+import { type TenantRoutes, tenantRoutes } from "./tenants.ts";
 import { type TokenRoutes, tokenRoutes } from "./tokens.ts";
 
-export interface AppOptions extends FleetRoutes, HostRoutes, TokenRoutes {
+export interface AppOptions extends FleetRoutes, GroupRoutes, HostRoutes, TenantRoutes, TokenRoutes {
   /** Names this controller is reached by, besides IP addresses and loopback: public endpoint, names of the certificate. */
   hostNames: readonly string[];
-  /** Controller time in milliseconds. */
-  time: () => number;
   log: Log;
   /** Whether requests can be served: the database answers, hosts can connect, nothing is closing. */
   ready(): Promise<boolean>;
@@ -59,20 +62,15 @@ export function createApp(options: AppOptions): App {
     await next();
   });
 
-  app.get("/v1/whoami", (c) => {
-    const { name, tenantId, scopes, contexts, expiresAt } = c.var.principal;
-    return c.json({
-      principal: name,
-      tenant_id: tenantId,
-      scopes,
-      contexts,
-      expires_at: expiresAt === null ? null : new Date(expiresAt).toISOString(),
-    });
-  });
-
+  route(app, "whoami", async ({ principal: { name, tenantId, scopes, contexts, expiresAt } }) => ({
+    ...{ principal: name, tenant_id: tenantId, scopes: [...scopes], contexts: [...contexts] },
+    expires_at: expiresAt === null ? null : isoTime(expiresAt),
+  }));
   tokenRoutes(app, options);
   hostRoutes(app, options);
+  groupRoutes(app, options);
   fleetRoutes(app, options);
+  tenantRoutes(app, options);
 
   app.notFound((c) => {
     const methods = app.routes
@@ -92,7 +90,7 @@ export function createApp(options: AppOptions): App {
 
   app.onError((thrown, c) => {
     const error = AegisError.from(thrown);
-    if (errorTable[error.code].http < 500 || error.code === "unavailable") return errorResponse(error);
+    if (errorTable[error.code].http < 500 || errorTable[error.code].http === 503) return errorResponse(error);
     const requestId = c.var.requestId;
     log.error("http_failed", { method: c.req.method, path: c.req.path, request_id: requestId, error });
     return errorResponse(
@@ -104,15 +102,17 @@ export function createApp(options: AppOptions): App {
   return app;
 }
 
-export function errorResponse({ code, message, hint }: AegisError): Response {
+export function errorResponse(error: AegisError): Response {
+  const { code, message, hint } = error;
   const status = errorTable[code].http;
+  const retryAfterSecs = error instanceof TryLater ? error.retryAfterSecs : 5;
   return Response.json(
     { error: { code: code === "usage" ? "invalid_request" : code, message, hint: hint ?? null } },
     {
       status,
       headers: {
         ...(status === 401 ? { "www-authenticate": "Bearer" } : {}),
-        ...(status === 429 || status === 503 ? { "retry-after": "5" } : {}),
+        ...(status === 429 || status === 503 ? { "retry-after": String(retryAfterSecs) } : {}),
       },
     },
   );

@@ -18,7 +18,7 @@ export interface EventStreamOptions {
 
 export function eventStream(run: Run, { clock, after, client, onGone }: EventStreamOptions): Response {
   const gone = new AbortController();
-  const events = run.log.read(after, gone.signal);
+  const events = run.events.read(after, gone.signal);
   const encoder = new TextEncoder();
   let next: ReturnType<typeof events.next> | null = null;
   let over = false;

@@ -1,23 +1,27 @@
-/** Runs: which hosts a target means, calls to them with their events, and how to stop them. */
+/** Runs over HTTP: which hosts a target means, calls to them with their events, their history, and how to stop them. */
 import { createHash } from "node:crypto";
-import type { Hono } from "hono";
-import { cancelRequestSchema, invokeRequestSchema, previewRequestSchema } from "../../api/types.ts";
+import type { RunRecord } from "../../api/events.ts";
+import type { Page } from "../../api/types.ts";
 import { AegisError } from "../../errors.ts";
 import type { Clock } from "../../platform/clock.ts";
-import type { FleetRuns } from "../fleet.ts";
+import type { Store } from "../../store/store.ts";
+import { type FleetRuns, unknownRun } from "../fleet.ts";
 import type { Run } from "../fleet-run.ts";
-import { requireScope } from "./auth.ts";
+import { runDetail, runRecord } from "../run-history.ts";
+import { readCursor, writeCursor } from "./cursor.ts";
 import { eventStream } from "./event-stream.ts";
-import { type HttpContext, type HttpEnv, pathId, readJson } from "./request.ts";
+import type { HttpContext } from "./request.ts";
+import { type Routes, route } from "./route.ts";
 
 export interface FleetRoutes {
   fleet: FleetRuns;
+  store: Store;
   clock: Clock;
 }
 
 const idempotencyKey = /^[\x21-\x7e]{1,128}$/;
 
-export function fleetRoutes(app: Hono<HttpEnv>, { fleet, clock }: FleetRoutes): void {
+export function fleetRoutes(app: Routes, { fleet, store, clock }: FleetRoutes): void {
   const stream = (c: HttpContext, run: Run, after: number) =>
     eventStream(run, {
       clock,
@@ -28,15 +32,9 @@ export function fleetRoutes(app: Hono<HttpEnv>, { fleet, clock }: FleetRoutes): 
       },
     });
 
-  app.post("/v1/edge/fleet/preview", async (c) => {
-    const { tenantId } = requireScope(c.var.principal, "aegis.edge.fleet.read");
-    const { value } = await readJson(c, previewRequestSchema);
-    return c.json(await fleet.preview(tenantId, value.target));
-  });
+  route(app, "previewTarget", ({ tenantId, body }) => fleet.preview(tenantId, body.target));
 
-  app.post("/v1/edge/fleet/invoke", async (c) => {
-    const principal = requireScope(c.var.principal, "aegis.edge.fleet.manage");
-    const { value: request, text } = await readJson(c, invokeRequestSchema);
+  route(app, "invoke", async ({ c, principal, body, text }) => {
     const key = c.req.header("idempotency-key");
     if (key !== undefined && !idempotencyKey.test(key))
       throw new AegisError("invalid_request", "Idempotency-Key is not 1-128 printable ASCII characters", {
@@ -45,16 +43,16 @@ export function fleetRoutes(app: Hono<HttpEnv>, { fleet, clock }: FleetRoutes): 
     const bodyHash = createHash("sha256").update(text).digest();
     const run = await fleet.start(
       {
-        target: request.target,
-        tool: request.tool,
-        argsJson: argsText(request),
-        context: request.context,
-        policy: request.policy,
-        abortOnDisconnect: request.abort_on_disconnect,
-        progress: request.progress,
+        target: body.target,
+        tool: body.tool,
+        argsJson: argsText(body),
+        context: body.context,
+        policy: body.policy,
+        abortOnDisconnect: body.abort_on_disconnect,
+        progress: body.progress,
         via: "rest",
         operatorProofs: Object.fromEntries(
-          Object.entries(request.operator_proofs).map(([node, proof]) => [node, Buffer.from(proof, "base64url")]),
+          Object.entries(body.operator_proofs).map(([node, proof]) => [node, Buffer.from(proof, "base64url")]),
         ),
       },
       principal,
@@ -63,20 +61,35 @@ export function fleetRoutes(app: Hono<HttpEnv>, { fleet, clock }: FleetRoutes): 
     return stream(c, run, 0);
   });
 
-  app.post("/v1/edge/fleet/:id/cancel", async (c) => {
-    const { tenantId } = requireScope(c.var.principal, "aegis.edge.fleet.manage");
-    await readJson(c, cancelRequestSchema);
-    return c.json(await fleet.cancel(tenantId, pathId(c)));
-  });
+  route(app, "cancelRun", ({ tenantId, id, body }) => fleet.cancel(tenantId, id, "caller", body.reason));
 
-  app.get("/v1/edge/fleet/runs/:id/events", async (c) => {
-    const { tenantId } = requireScope(c.var.principal, "aegis.edge.fleet.read");
-    const run = fleet.get(tenantId, pathId(c));
-    if (!run) throw new AegisError("not_found", `no run ${pathId(c)} is under way in this tenant`);
+  route(app, "runEvents", async ({ c, tenantId, id }) => {
     const last = c.req.header("last-event-id") ?? "0";
     if (!/^\d{1,15}$/.test(last))
       throw new AegisError("invalid_request", `Last-Event-ID ${JSON.stringify(last)} is no event's number`);
-    return stream(c, run, Number(last));
+    return stream(c, await fleet.find(tenantId, id), Number(last));
+  });
+
+  route(app, "listRuns", async ({ tenantId, query }) => {
+    const start = readCursor("runs", tenantId, query.cursor);
+    const { tool, outcome, limit } = query;
+    const filter = {
+      ...(tool === undefined ? {} : { tool }),
+      ...(outcome === undefined ? {} : { outcome }),
+      ...(start ? { before: { startedAt: start.at, runId: start.id } } : {}),
+    };
+    const rows = await store.runs(tenantId, filter, limit + 1);
+    const page: Page<RunRecord> = { items: rows.slice(0, limit).map(runRecord), next_cursor: null };
+    const last = rows[limit - 1];
+    if (rows.length > limit && last)
+      page.next_cursor = writeCursor("runs", tenantId, { at: last.startedAt, id: last.runId });
+    return page;
+  });
+
+  route(app, "getRun", async ({ tenantId, id }) => {
+    const row = await store.run(id);
+    if (row?.tenantId !== tenantId) throw unknownRun(id);
+    return runDetail(row, await store.commandsOfRun(id));
   });
 }
 

@@ -60,6 +60,3 @@ export function readQuery<T>(c: HttpContext, schema: z.ZodType<T>, lists: readon
   }
   return readRequest(schema, query, "the query");
 }
-
-/** A path's id as it stands there. */
-export const pathId = (c: HttpContext, name = "id"): string => c.req.param(name) ?? "";

@@ -1,31 +1,41 @@
-/** Tokens that let a host enroll. */
-import type { Hono } from "hono";
-import { type EnrollmentToken, enrollmentTokenRequestSchema } from "../../api/types.ts";
+/** Tokens over HTTP: those that let a host enroll, and those that operators sign in with. */
+
+import { apiLimits } from "../../api/limits.ts";
+import type { ApiToken, EnrollmentToken, Page } from "../../api/types.ts";
+import { AegisError } from "../../errors.ts";
+import type { Clock } from "../../platform/clock.ts";
+import type { ApiTokenRow, Store } from "../../store/store.ts";
 import type { Enrollment } from "../enrollment.ts";
 import { isoTime } from "../host-view.ts";
+import { addOperatorToken } from "../operator-tokens.ts";
 import type { Targets } from "../targets.ts";
-import { requireScope } from "./auth.ts";
-import { type HttpEnv, readJson } from "./request.ts";
+import { readCursor, writeCursor } from "./cursor.ts";
+import { rateLimiter } from "./rate-limit.ts";
+import { type Routes, route } from "./route.ts";
 
 export interface TokenRoutes {
+  store: Store;
   enrollment: Enrollment;
   targets: Targets;
+  clock: Clock;
+  /** Controller time in milliseconds. */
+  time: () => number;
 }
 
-export function tokenRoutes(app: Hono<HttpEnv>, { enrollment, targets }: TokenRoutes): void {
-  app.post("/v1/edge/enrollment-tokens", async (c) => {
-    const principal = c.var.principal;
-    requireScope(principal, "aegis.edge.enroll");
-    const { value: request } = await readJson(c, enrollmentTokenRequestSchema);
-    const { tenantId } = principal;
-    const bound = request.for_node ? await targets.find(tenantId, request.for_node) : null;
+export function tokenRoutes(app: Routes, { store, enrollment, targets, clock, time }: TokenRoutes): void {
+  const issued = rateLimiter(clock, { calls: apiLimits.enrollmentTokensPerMinute, perMs: 60_000 });
+
+  route(app, "issueEnrollmentToken", async ({ tenantId, body }) => {
+    issued.take(tenantId, "enrollment tokens for this tenant");
+    const bound = body.for_node ? await targets.find(tenantId, body.for_node) : null;
+    const name = body.name || bound?.name || "";
     const { token, expiresAt, controllerEndpoint } = await enrollment.issue({
       tenantId,
-      issuedTo: request.name || bound?.name || "",
-      ttlMs: request.ttl_seconds * 1000,
-      tags: request.tags,
+      issuedTo: name,
+      ttlMs: body.ttl_seconds * 1000,
+      tags: body.tags,
       forNode: bound?.row.nodeId ?? null,
-      compat: request.compat,
+      compat: body.compat,
     });
     const answer: EnrollmentToken = {
       token,
@@ -33,8 +43,55 @@ export function tokenRoutes(app: Hono<HttpEnv>, { enrollment, targets }: TokenRo
       controller_endpoint: controllerEndpoint,
       qr_payload: `aegis-edge-enroll://${token}`,
       command_hint: `aegis edge enroll ${token}`,
-      issued_to: request.name || bound?.name || "",
+      issued_to: name,
     };
-    return c.json(answer, 201);
+    return answer;
   });
+
+  route(app, "createToken", async ({ tenantId, body }) => {
+    // Another tenant's token is made on the controller's own machine: no request looks beyond its tenant.
+    if (body.tenant_id !== undefined && body.tenant_id !== tenantId)
+      throw new AegisError("not_found", `no tenant ${JSON.stringify(body.tenant_id)} for this token`, {
+        hint: "on the controller: aegis controller token create --tenant",
+      });
+    const expiresAt = body.expires_at === null ? null : Date.parse(body.expires_at);
+    if (expiresAt !== null && expiresAt <= time())
+      throw new AegisError("invalid_request", `expires_at: ${body.expires_at} has passed`);
+    const { name, scopes, contexts } = body;
+    const request = { name, scopes, contexts, tenantId, expiresAt };
+    const { row, token } = await store.transaction((tx) => addOperatorToken(tx, request, time()));
+    return { ...tokenView(row), token: token.reveal() };
+  });
+
+  route(app, "listTokens", async ({ tenantId, query }) => {
+    const start = readCursor("tokens", tenantId, query.cursor);
+    const after = (row: ApiTokenRow) =>
+      !start || row.createdAt > start.at || (row.createdAt === start.at && row.tokenId > start.id);
+    const rows = (await store.apiTokens(tenantId)).filter(after);
+    const page: Page<ApiToken> = { items: rows.slice(0, query.limit).map(tokenView), next_cursor: null };
+    const last = rows[query.limit - 1];
+    if (rows.length > query.limit && last)
+      page.next_cursor = writeCursor("tokens", tenantId, { at: last.createdAt, id: last.tokenId });
+    return page;
+  });
+
+  route(app, "revokeToken", async ({ tenantId, id }) => {
+    if (await store.revokeApiToken(tenantId, id, time())) return null;
+    // Twice is the same as once; what never was is told.
+    if ((await store.apiTokens(tenantId)).some(({ tokenId }) => tokenId === id)) return null;
+    throw new AegisError("not_found", `no token ${JSON.stringify(id)} in this tenant`, {
+      hint: "aegis controller token ls",
+    });
+  });
+}
+
+export function tokenView(row: ApiTokenRow): ApiToken {
+  const orNull = (ms: number | null) => (ms === null ? null : isoTime(ms));
+  return {
+    ...{ id: row.tokenId, name: row.name, tenant_id: row.tenantId },
+    ...{ scopes: [...row.scopes], contexts: [...row.contexts], created_at: isoTime(row.createdAt) },
+    expires_at: orNull(row.expiresAt),
+    last_used_at: orNull(row.lastUsedAt),
+    revoked_at: orNull(row.revokedAt),
+  };
 }

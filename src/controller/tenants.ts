@@ -1,0 +1,57 @@
+/** Who owns hosts: which tenants there are, and how one goes with everything it had. */
+import type { Clock } from "../platform/clock.ts";
+import type { Log } from "../platform/log.ts";
+import { openStore } from "../store/open.ts";
+import type { Store, TenantRow } from "../store/store.ts";
+import { databasePath } from "./operator-tokens.ts";
+import type { Revocations } from "./revocations.ts";
+
+export interface TenantAdmin {
+  /** Its hosts and tokens are revoked, and their streams cut. False when there is no such tenant. */
+  remove(tenantId: string, by: string): Promise<boolean>;
+}
+
+export function createTenantAdmin({
+  store,
+  revocations,
+  time,
+  log,
+}: {
+  store: Store;
+  revocations: Revocations;
+  time: () => number;
+  log: Log;
+}): TenantAdmin {
+  return {
+    async remove(tenantId, by) {
+      if (!(await store.removeTenant(tenantId, time()))) return false;
+      log.warn("tenant_removed", { tenant_id: tenantId, principal: by });
+      await revocations.enforce();
+      return true;
+    },
+  };
+}
+
+async function onDatabase<T>(dataDir: string, work: (store: Store) => Promise<T>): Promise<T> {
+  const store = await openStore(databasePath(dataDir));
+  try {
+    return await work(store);
+  } finally {
+    await store.close();
+  }
+}
+
+/** The tenants of a data directory, whether its controller runs or not. */
+export const listTenants = ({ dataDir }: { dataDir: string }): Promise<TenantRow[]> =>
+  onDatabase(dataDir, (store) => store.tenants());
+
+/** Removes a tenant from a data directory. A controller that runs notices within a second and cuts the streams. */
+export const removeTenant = ({
+  dataDir,
+  tenantId,
+  clock,
+}: {
+  dataDir: string;
+  tenantId: string;
+  clock: Clock;
+}): Promise<boolean> => onDatabase(dataDir, (store) => store.removeTenant(tenantId, clock.now()));
