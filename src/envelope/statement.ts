@@ -51,6 +51,10 @@ export const layouts = {
     kind: 0x51,
     fields: { nodeId: "id", nodePublicKey: "hash", nonce: "hash", nodeToken: "hash", keyset: "hash" },
   },
+  rotateGrant: {
+    kind: 0x52,
+    fields: { nodeId: "id", rotation: "hash", nodeToken: "hash", overlapUntilMs: "u64" },
+  },
   enrollProof: {
     kind: 0x53,
     fields: { nodeId: "id", nodePublicKey: "hash", enrollmentToken: "hash", nonce: "b32", rootKeyId: "b32" },

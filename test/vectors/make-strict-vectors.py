@@ -367,6 +367,22 @@ add(
     DOM + b"\x54" + ID(NODE_ID) + H(KEYS["old-node"].public) + H(NODE.public) + NONCE,
     KEYS["old-node"],
 )
+ROTATION = (
+    b"\x0a\x24" + NODE_ID.encode("ascii") + b"\x12\x20" + NODE.public + b"\x1a\x20" + H(b"rotation nonce")
+)
+for case, overlap_until_ms in (("a new key", 1_767_226_200_000), ("the same key", 0)):
+    add(
+        "rotateGrant",
+        case,
+        {
+            "nodeId": NODE_ID,
+            "rotation": hexed(ROTATION),
+            "nodeToken": hexed(NODE_TOKEN),
+            "overlapUntilMs": overlap_until_ms,
+        },
+        DOM + b"\x52" + ID(NODE_ID) + H(ROTATION) + H(NODE_TOKEN) + u64(overlap_until_ms),
+        COMMAND,
+    )
 for case, reason, retry_after_ms in (("revoked", 4, 900_000), ("at once", 2**32 - 1, 0)):
     add(
         "refusal",
