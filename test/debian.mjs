@@ -8,7 +8,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-const list = join(dirname(fileURLToPath(import.meta.url)), "debian-packages.txt");
+const here = dirname(fileURLToPath(import.meta.url));
 
 /** One package a line; what follows `#` says which tests need it. @param {string} text */
 export const packagesIn = (text) =>
@@ -25,10 +25,13 @@ function missingPackages(wanted) {
   return wanted.filter((name) => !present.has(`${name} installed`));
 }
 
-/** Says in one line what it installs; a failure is told and left to the tests, which name what they miss. */
-export function installDebianPackages() {
+/**
+ * Says in one line what it installs; a failure is told and left to the tests, which name what they miss.
+ * @param {string} [list] a file beside this one
+ */
+export function installDebianPackages(list = "debian-packages.txt") {
   if (process.platform !== "linux" || process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) return;
-  const missing = missingPackages(packagesIn(readFileSync(list, "utf8")));
+  const missing = missingPackages(packagesIn(readFileSync(join(here, list), "utf8")));
   if (missing.length === 0) return;
   process.stderr.write(`installing Debian packages for tests: ${missing.join(" ")} ...\n`);
   const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };

@@ -1,0 +1,238 @@
+/**
+ * `npm run test:release`: what `npm run release` left in dist/, on every platform that can be had here. macOS is read and
+ * not run: no Apple machine has seen these files.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { createHash } from "node:crypto";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { readMachO, signatureProblem } from "../../install/macho.ts";
+import { installDebianPackages } from "../debian.mjs";
+import { type Installation, installation } from "../support/installation.ts";
+import { needs } from "../support/needs.ts";
+import { type Wine, wine } from "../support/wine.ts";
+
+installDebianPackages("release/debian-packages.txt");
+
+const root = join(import.meta.dir, "../..");
+const dist = join(root, "dist");
+const scratch = mkdtempSync(join(tmpdir(), "aegis-matrix-"));
+
+interface Manifest {
+  version: string;
+  signed_with: string;
+  targets: {
+    target: string;
+    executable: { name: string; sha256: string; bytes: number };
+    files: { name: string; sha256: string; bytes: number }[];
+    minimum_macos?: string;
+  }[];
+}
+const manifestPath = join(dist, "manifest.json");
+if (!existsSync(manifestPath)) throw new Error("dist/manifest.json is missing. Try: npm run release");
+const manifest = JSON.parse(readFileSync(manifestPath, "utf8")) as Manifest;
+const { version } = manifest;
+const digest = (path: string) => createHash("sha256").update(readFileSync(path)).digest("hex");
+const sh = (command: string, cwd = scratch) =>
+  Bun.spawnSync(["sh", "-c", command], { cwd, stdout: "pipe", stderr: "pipe" });
+
+/** Unpacked, the folder of a target. */
+const unpacked = (target: string) => join(scratch, `aegis-${version}-${target}`);
+const executableOf = (target: string) => join(unpacked(target), target.startsWith("windows") ? "aegis.exe" : "aegis");
+
+let site: Installation;
+let windows: Wine | null = null;
+
+beforeAll(async () => {
+  for (const { target } of manifest.targets) {
+    const name = join(dist, `aegis-${version}-${target}`);
+    const done = target.startsWith("windows") ? sh(`unzip -q '${name}.zip'`) : sh(`tar -xf '${name}.tar.gz'`);
+    if (done.exitCode !== 0) throw new Error(`${target}: ${done.stderr}`);
+  }
+  site = await installation();
+});
+afterAll(async () => {
+  windows?.destroy();
+  await site?.destroy();
+  rmSync(scratch, { recursive: true, force: true });
+});
+
+describe("the release", () => {
+  test("has every target, and its list is signed and right, to plain openssl and sha256sum", () => {
+    expect(manifest.targets.map(({ target }) => target)).toEqual([
+      "linux-x64",
+      "linux-arm64",
+      "darwin-x64",
+      "darwin-arm64",
+      "windows-x64",
+    ]);
+    expect(
+      sh("openssl dgst -sha256 -verify release-key.pem -signature SHA256SUMS.sig SHA256SUMS", dist).stdout.toString(),
+    ).toBe("Verified OK\n");
+    expect(sh("sha256sum --quiet -c SHA256SUMS", dist).exitCode).toBe(0);
+    for (const { target, executable, files } of manifest.targets) {
+      expect(digest(executableOf(target))).toBe(executable.sha256);
+      for (const { name, sha256 } of files) expect(digest(join(dist, name))).toBe(sha256);
+    }
+  });
+
+  test("holds licences, notices, manual and completions beside each executable, and a bill with the runtime in it", () => {
+    for (const { target } of manifest.targets) {
+      const names = readdirSync(unpacked(target), { recursive: true, encoding: "utf8" });
+      expect(names).toEqual(
+        expect.arrayContaining([
+          "LICENSE",
+          "NOTICES",
+          "README.md",
+          "aegis.1",
+          "completions/_aegis",
+          "completions/aegis.bash",
+          "completions/aegis.fish",
+          "completions/aegis.ps1",
+        ]),
+      );
+      if (target.startsWith("windows")) expect(names).toContain("nssm64.exe");
+    }
+    const bill = JSON.parse(readFileSync(join(dist, "aegis.cdx.json"), "utf8")) as { components: { name: string }[] };
+    expect(bill.components.map(({ name }) => name)).toEqual(
+      expect.arrayContaining(["bun", "JavaScriptCore", "@grpc/grpc-js", "zod"]),
+    );
+  });
+
+  test("has xz archives of the same content, and every one is at most 45 MB to download", () => {
+    for (const { target, files } of manifest.targets.filter(({ target }) => !target.startsWith("windows"))) {
+      const [gz, xz] = ["tar.gz", "tar.xz"].map((kind) =>
+        sh(
+          `${kind === "tar.gz" ? "gzip" : "xz"} -dc '${dist}/aegis-${version}-${target}.${kind}' | sha256sum`,
+        ).stdout.toString(),
+      );
+      expect(gz).toBe(xz as string);
+      expect(Math.min(...files.map(({ bytes }) => bytes))).toBeLessThanOrEqual(45_000_000);
+    }
+  });
+
+  test("comes out the same, byte for byte, from another folder", () => {
+    const dirty = sh(
+      "git status --porcelain -- src proto install package-lock.json README.md LICENSE",
+      root,
+    ).stdout.toString();
+    expect(dirty).toBe("");
+    const copies = ["one", "a longer name/two"].map((name) => {
+      const folder = join(scratch, name);
+      mkdirSync(folder, { recursive: true });
+      expect(sh(`git clone -q '${root}' .`, folder).exitCode).toBe(0);
+      symlinkSync(join(root, "node_modules"), join(folder, "node_modules"));
+      cpSync(join(root, "install/runtimes/node_modules"), join(folder, "install/runtimes/node_modules"), {
+        recursive: true,
+      });
+      const built = sh(`'${process.execPath}' install/release.ts --only linux-x64,darwin-x64,windows-x64`, folder);
+      expect(built.stderr.toString()).toContain("signed with");
+      expect(built.exitCode).toBe(0);
+      return readFileSync(join(folder, "dist/SHA256SUMS"), "utf8");
+    });
+    expect(copies[0]).toBe(copies[1] as string);
+  });
+});
+
+describe("macOS, read and not run", () => {
+  for (const target of ["darwin-x64", "darwin-arm64"])
+    test(`${target} is signed page by page, asks for macOS 13 and links nothing of ours`, () => {
+      const image = readFileSync(executableOf(target));
+      expect(signatureProblem(image)).toBeNull();
+      expect(readMachO(image).minimumOs).toBe("13.0");
+      image[image.length >> 1] = (image[image.length >> 1] ?? 0) ^ 1;
+      expect(signatureProblem(image)).toMatch(/^page \d+ of \d+ is not what was signed$/);
+    });
+
+  needs("command:llvm-objdump")("their load commands name only libraries of the system", () => {
+    for (const target of ["darwin-x64", "darwin-arm64"]) {
+      const said = sh(`llvm-objdump --macho --dylibs-used '${executableOf(target)}'`).stdout.toString();
+      const libraries = said
+        .split("\n")
+        .slice(1)
+        .map((line) => line.trim().split(" ")[0] ?? "")
+        .filter(Boolean);
+      expect(libraries.length).toBeGreaterThan(0);
+      expect(libraries.filter((path) => !/^\/(?:usr\/lib|System\/Library)\//.test(path))).toEqual([]);
+    }
+  });
+});
+
+/** A folder whose owner would like to run code in whatever is started there. */
+function hostile(): string {
+  const folder = mkdtempSync(join(scratch, "hostile-"));
+  writeFileSync(join(folder, ".env"), "AEGIS_HOME=/from-dotenv\nAEGIS_OUTPUT=from-dotenv\n");
+  writeFileSync(join(folder, "bunfig.toml"), 'preload = ["./preload.ts"]\n');
+  writeFileSync(join(folder, "preload.ts"), 'require("node:fs").writeFileSync("ran", "");\n');
+  return folder;
+}
+
+const emulator = ["qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"];
+
+describe("linux-arm64 under emulation", () => {
+  needs("command:qemu-aarch64-static", "file:/usr/aarch64-linux-gnu/lib/libc.so.6")(
+    "answers, takes no orders from its folder, enrolls and runs a call",
+    async () => {
+      const folder = hostile();
+      const said = sh(`${emulator.join(" ")} '${executableOf("linux-arm64")}' --version`, folder);
+      expect(said.stdout.toString()).toBe(`aegis ${version}\n`);
+      sh(`${emulator.join(" ")} '${executableOf("linux-arm64")}' edge status`, folder);
+      expect(existsSync(join(folder, "ran"))).toBe(false);
+      const host = await site.addHost("arm", { before: emulator, executable: executableOf("linux-arm64") });
+      expect(await site.run(["edge", "exec", "arm", "--", "hostname"])).toMatchObject({ exit: 0 });
+      expect(await host.daemon?.stop()).toBe(0);
+    },
+  );
+});
+
+describe("windows-x64 under wine", () => {
+  needs("command:wine", "command:x86_64-w64-mingw32-gcc")(
+    "answers, joins the user's Path, enrolls and runs a call",
+    async () => {
+      windows = await wine();
+      const programs = join(windows.drive, "programs/aegis");
+      cpSync(unpacked("windows-x64"), programs, { recursive: true });
+      const executable = join(programs, "aegis.exe");
+      expect(await windows.run([executable, "--version"])).toEqual({ exit: 0, said: `aegis ${version}\n` });
+
+      expect(await windows.run([executable, "install", "path"])).toMatchObject({ exit: 0 });
+      const next = await windows.run(["cmd", "/c", "echo", "%PATH%"]);
+      expect(next.said).toContain("C:\\programs\\aegis");
+      expect((await windows.run([executable, "install", "path"])).said).toContain("needs no change");
+
+      writeFileSync(join(windows.drive, "token.txt"), await site.token("win"));
+      const enrolled = await windows.run([
+        executable,
+        "edge",
+        "enroll",
+        "--token-file",
+        "C:/token.txt",
+        "--no-service",
+        "--non-interactive",
+      ]);
+      expect(enrolled.said).toContain("next: aegis edge run");
+      const daemon = windows.start([executable, "edge", "run"]);
+      await daemon.says('"event":"connected"');
+      const ran = await site.run(["edge", "exec", "win", "--", "hostname"]);
+      expect(ran).toMatchObject({ exit: 0, stderr: "" });
+      expect(ran.stdout.trim()).not.toBe("");
+    },
+  );
+
+  test("its executable says what it is to Explorer", () => {
+    const image = readFileSync(executableOf("windows-x64"));
+    for (const text of ["AEGIS edge daemon, controller and command line", version, "aegis.exe"])
+      expect(image.includes(Buffer.from(text, "utf16le"))).toBe(true);
+  });
+});

@@ -1,0 +1,81 @@
+/** Windows as far as wine has it: one prefix a test, and never a pipe on wine's output, which wine does not close. */
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export interface Wine {
+  /** Drive C as a folder of this machine. */
+  readonly drive: string;
+  readonly env: Record<string, string>;
+  /** Runs to its end; both outputs in one text. */
+  run(command: readonly string[], timeoutMs?: number): Promise<{ exit: number; said: string }>;
+  /** Starts and goes on; `said` reads what it wrote so far. */
+  start(command: readonly string[]): { said(): string; says(text: string, timeoutMs?: number): Promise<void> };
+  destroy(): void;
+}
+
+const source = join(import.meta.dir, "../release/process-prng.c");
+
+export async function wine(): Promise<Wine> {
+  const root = mkdtempSync(join(tmpdir(), "aegis-wine-"));
+  const env = {
+    PATH: process.env.PATH ?? "",
+    HOME: root,
+    WINEPREFIX: join(root, "prefix"),
+    WINEDEBUG: "-all",
+    WINEDLLOVERRIDES: "mscoree,mshtml=",
+  };
+  let count = 0;
+  const shell = (command: readonly string[], timeoutMs: number, file: string) => {
+    const words = ["timeout", "-k", "5", String(Math.ceil(timeoutMs / 1000)), ...command].map(
+      (word) => `'${word.replace(/'/g, "'\\''")}'`,
+    );
+    return Bun.spawn(["sh", "-c", `${words.join(" ")} > '${file}' 2>&1 < /dev/null`], {
+      env,
+      cwd: root,
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: "ignore",
+    });
+  };
+  const newFile = () => join(root, `said-${++count}`);
+  const read = (file: string) => (existsSync(file) ? readFileSync(file, "utf8") : "");
+  const run: Wine["run"] = async (command, timeoutMs = 60_000) => {
+    const file = newFile();
+    const exit = await shell(["wine", ...command], timeoutMs, file).exited;
+    return { exit, said: read(file).replaceAll("\r\n", "\n") };
+  };
+  await shell(["wineboot", "-i"], 120_000, newFile()).exited;
+  const system = join(env.WINEPREFIX, "drive_c/windows/system32");
+  const library = join(system, "bcryptprimitives.dll");
+  if (!existsSync(library)) {
+    const built = Bun.spawnSync(["x86_64-w64-mingw32-gcc", "-shared", "-o", library, source, "-ladvapi32"], {
+      stderr: "pipe",
+    });
+    if (built.exitCode !== 0) throw new Error(`process-prng.c: ${built.stderr}`);
+  }
+  return {
+    drive: join(env.WINEPREFIX, "drive_c"),
+    env,
+    run,
+    start(command) {
+      const file = newFile();
+      const child = shell(["wine", ...command], 300_000, file);
+      return {
+        said: () => read(file),
+        async says(text, timeoutMs = 30_000) {
+          const limit = performance.now() + timeoutMs;
+          while (!read(file).includes(text)) {
+            if (performance.now() > limit || child.exitCode !== null)
+              throw new Error(`it never said ${text}:\n${read(file)}`);
+            await Bun.sleep(100);
+          }
+        },
+      };
+    },
+    destroy() {
+      Bun.spawnSync(["wineserver", "-k"], { env, timeout: 20_000 });
+      rmSync(root, { recursive: true, force: true });
+    },
+  };
+}
