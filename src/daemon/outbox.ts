@@ -156,7 +156,8 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
             if (!session.send("progress", body)) await unlessAborted(session.drained(), stop);
           }
           produced[pipe] += rest.length;
-          dropped += rest.length;
+          // Where nobody asked for live output none is missing.
+          if (wanted) dropped += rest.length;
         },
         finish({ result, started, durationMs }) {
           if (credits.get(commandId) === credit) credits.delete(commandId);

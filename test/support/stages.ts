@@ -1,8 +1,8 @@
 /** One end of a session as it is in life, facing an end that the test plays by hand. */
-import { randomUUID } from "node:crypto";
 import { callers } from "../../src/controller/callers.ts";
 import type { CallRequest } from "../../src/controller/dispatch-types.ts";
 import type { SessionEnd } from "../../src/daemon/supervise.ts";
+import type { SigningKey } from "../../src/envelope/public-key.ts";
 import { aegis } from "../../src/wire/gen/messages.js";
 import { type FakeClock, fakeClock } from "./fake-clock.ts";
 import { honestRelay, memoryLink } from "./memory-link.ts";
@@ -10,7 +10,7 @@ import { type RogueController, type RogueDaemon, rogueController, rogueDaemon, s
 import { settled } from "./scripted-host.ts";
 import { type StrictDaemon, strictDaemon } from "./strict-daemon.ts";
 import { type HostIdentity, hostIdentity, type StrictKeys, strictKeys } from "./strict-keys.ts";
-import { type StrictController, strictController } from "./strict-pair.ts";
+import { callRequest, type StrictController, strictController } from "./strict-pair.ts";
 
 /** An EdgeCommand as this controller's dispatcher writes it. */
 export function invokeBody(
@@ -19,13 +19,8 @@ export function invokeBody(
   time: () => number,
   given: Partial<CallRequest> = {},
 ): Uint8Array {
-  const request: CallRequest = {
-    ...{ commandId: randomUUID(), runId: randomUUID(), nodeId, via: "cli", context: "default", tool: "test.work" },
-    ...{ argsJson: "{}", deadlineMs: 0, progress: true, operator: new Uint8Array() },
-    principal: { name: "tester", tenantId, scopes: [], contexts: ["default"] },
-    ...given,
-  };
-  return callers({ keys, controllerId, time })(request, "strict");
+  const principal = { name: "tester", tenantId, scopes: [], contexts: ["default"] };
+  return callers({ keys, controllerId, time })(callRequest({ nodeId, principal, ...given }), "strict");
 }
 
 export interface DaemonStage {
@@ -40,9 +35,15 @@ export interface DaemonStage {
   invoke(given?: Partial<CallRequest>): Uint8Array;
 }
 
-export function daemonStage(options: { saveKeyset?: () => Promise<void> } = {}): DaemonStage {
+export function daemonStage({
+  command,
+  ...options
+}: {
+  saveKeyset?: () => Promise<void>;
+  command?: SigningKey;
+} = {}): DaemonStage {
   const clock = fakeClock();
-  const strict = strictKeys();
+  const strict = strictKeys(command ? { command } : {});
   const identity = hostIdentity(strict, clock.now());
   const time = () => clock.now();
   const rogue = rogueController(strict, identity, time);
@@ -69,10 +70,10 @@ export interface ControllerStage extends StrictController {
   begin(confirmed?: boolean): Promise<void>;
 }
 
-export async function controllerStage(): Promise<ControllerStage> {
+export async function controllerStage(given: { nodeKey?: SigningKey } = {}): Promise<ControllerStage> {
   const clock = fakeClock();
   const controller = await strictController({ clock });
-  const identity = hostIdentity(controller.strict, clock.now());
+  const identity = hostIdentity(controller.strict, clock.now(), given);
   await controller.enroll(identity);
   const { log } = controller;
   const link = memoryLink({ doorman: () => controller.doorman, relay: honestRelay(), log });

@@ -57,9 +57,9 @@ export function signedKeyset({ controllerId, version, root, formerRoot, command,
   }).finish();
 }
 
-export function strictKeys(): StrictKeys {
+export function strictKeys({ command = newKey() }: { command?: SigningKey } = {}): StrictKeys {
   const controllerId = randomUUID();
-  const [root, command, token, callerKey] = [newKey(), newKey(), newKey(), newKey()] as const;
+  const [root, token, callerKey] = [newKey(), newKey(), newKey()] as const;
   const outcome = trustFirst(root.keyId, [signedKeyset({ controllerId, version: 1, root, command, token })]);
   if (outcome.kind === "refused") throw new Error(outcome.reason);
   return { controllerId, root, keyset: outcome.keyset, keys: { command, token, caller: () => callerKey, callerKey } };

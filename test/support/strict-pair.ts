@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { type Bus, inProcessBus, type SessionCallEvent } from "../../src/controller/bus.ts";
 import { controllerClock } from "../../src/controller/controller-clock.ts";
 import { createDispatcher } from "../../src/controller/dispatch.ts";
-import type { CallEvent, CallRequest, ResultEvent } from "../../src/controller/dispatch-types.ts";
+import type { CallEvent, CallRequest, Dispatcher, ResultEvent } from "../../src/controller/dispatch-types.ts";
 import { createDoorman, type Doorman } from "../../src/controller/doorman.ts";
 import { resultLedger } from "../../src/controller/result-ledger.ts";
 import { createSessions, type Sessions } from "../../src/controller/sessions.ts";
@@ -25,6 +25,7 @@ export interface StrictController {
   bus: Bus;
   sessions: Sessions;
   doorman: Doorman;
+  dispatcher: Dispatcher;
   log: RecordedLog;
   /** Makes a host known, as enrollment does. */
   enroll(identity: HostIdentity, change?: Partial<NodeRow>): Promise<void>;
@@ -33,6 +34,14 @@ export interface StrictController {
   /** One call with an EdgeCommand of the test's own making, past the dispatcher. */
   callRaw(nodeId: string, commandId: string, body: Uint8Array, window?: number): Promise<SessionCallEvent[]>;
 }
+
+/** A call as the fleet asks for it, to a tool of the test. */
+export const callRequest = (given: Partial<CallRequest> & Pick<CallRequest, "nodeId">): CallRequest => ({
+  ...{ commandId: randomUUID(), runId: randomUUID(), via: "cli", context: "default", tool: "test.work" },
+  ...{ argsJson: "{}", deadlineMs: 0, progress: true, operator: new Uint8Array() },
+  principal: { name: "tester", tenantId: "acme", scopes: [], contexts: ["default"] },
+  ...given,
+});
 
 export interface OngoingCall {
   commandId: string;
@@ -69,6 +78,7 @@ export async function strictController({ clock, wrapStore }: StrictControllerOpt
     bus,
     sessions,
     doorman,
+    dispatcher,
     log,
     async enroll({ nodeId, tenantId, nodeKey }, change = {}) {
       await real.ensureTenant(tenantId, clock.now());
@@ -83,12 +93,7 @@ export async function strictController({ clock, wrapStore }: StrictControllerOpt
     call(given) {
       const stop = new AbortController();
       const events: CallEvent[] = [];
-      const request: CallRequest = {
-        ...{ commandId: randomUUID(), runId: randomUUID(), via: "cli", context: "default", tool: "test.work" },
-        ...{ argsJson: "{}", deadlineMs: 0, progress: true, operator: new Uint8Array() },
-        principal: { name: "tester", tenantId: "acme", scopes: [], contexts: ["default"] },
-        ...given,
-      };
+      const request = callRequest(given);
       const result = (async () => {
         let last: ResultEvent | null = null;
         for await (const event of dispatcher.call(request, stop.signal)) {
