@@ -8,10 +8,10 @@ import { createHash } from "node:crypto";
 export const domain = Buffer.from("AEGIS-SEAL/1\0", "latin1");
 
 /**
- * id: UUID text, 16 bytes on the wire · b32: 32 bytes as given · hash: SHA-256 of the bytes given · u32, u64: whole
- * numbers below 2^53 · lp: UTF-8 text or bytes behind their u32 length.
+ * id: UUID text, 16 bytes on the wire · b16, b32: so many bytes as given · hash: SHA-256 of the bytes given · u32, u64:
+ * whole numbers below 2^53 · lp: UTF-8 text or bytes behind their u32 length.
  */
-type FieldType = "id" | "b32" | "hash" | "u32" | "u64" | "lp";
+type FieldType = "id" | "b16" | "b32" | "hash" | "u32" | "u64" | "lp";
 
 type Layout = { readonly kind: number; readonly fields: Readonly<Record<string, FieldType>> };
 
@@ -32,6 +32,10 @@ export const layouts = {
   result: { kind: 0x23, fields: frameFields },
   capabilities: { kind: 0x24, fields: frameFields },
   receipt: { kind: 0x30, fields: { nodeId: "id", commandId: "id", commandBody: "hash", result: "hash" } },
+  operatorChallenge: {
+    kind: 0x31,
+    fields: { nodeId: "id", challenge: "b32", tenant: "lp", hostName: "lp", nodePublicKey: "hash" },
+  },
   user: {
     kind: 0x40,
     fields: {
@@ -44,6 +48,21 @@ export const layouts = {
       argsJson: "hash",
       deadlineMs: "u64",
       operator: "hash",
+    },
+  },
+  operator: {
+    kind: 0x41,
+    fields: {
+      nodeId: "id",
+      challenge: "b32",
+      statementId: "b16",
+      tenant: "lp",
+      context: "lp",
+      tool: "lp",
+      argsJson: "hash",
+      deadlineMs: "u64",
+      issuedMs: "u64",
+      note: "lp",
     },
   },
   keyset: { kind: 0x50, fields: { controllerId: "id", version: "u64", keyset: "hash" } },
@@ -112,9 +131,13 @@ function encode(type: FieldType, value: unknown, where: string): Uint8Array[] {
       if (!bytes) throw new RangeError(`${where} is not a UUID`);
       return [bytes];
     }
-    case "b32":
-      if (!(value instanceof Uint8Array) || value.length !== 32) throw new RangeError(`${where} is not 32 bytes`);
+    case "b16":
+    case "b32": {
+      const length = type === "b16" ? 16 : 32;
+      if (!(value instanceof Uint8Array) || value.length !== length)
+        throw new RangeError(`${where} is not ${length} bytes`);
       return [value];
+    }
     case "hash":
       if (!(value instanceof Uint8Array)) throw new RangeError(`${where} is not bytes`);
       return [sha256(value)];

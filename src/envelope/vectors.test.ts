@@ -10,6 +10,13 @@ import { controllerChannel, daemonChannel, type FrameKind, frameKinds } from "./
 import { agree, hearHello } from "./handshake.ts";
 import { type Claims, readUnverified, signJwt, type TokenKind, verifyJwt } from "./jwt.ts";
 import { advance, trustFirst, trustStored } from "./keyset.ts";
+import {
+  readOperatorChallenge,
+  readOperatorProof,
+  signOperatorChallenge,
+  signOperatorProof,
+  verifyOperatorProof,
+} from "./operator.ts";
 import { importPublicKey, importSigningKey, type SigningKey } from "./public-key.ts";
 import { progressChain } from "./receipt.ts";
 import { layouts, type StatementName, statement } from "./statement.ts";
@@ -126,6 +133,25 @@ test("progress chain: each link", () => {
     expect(text(chain.value)).toBe(value);
   }
   expect(chain.frames).toBe(vectors.progressChain.length);
+});
+
+test("operators: a host's challenge is read, and a proof is made and verified, byte for byte", () => {
+  const { operator, nodeId } = vectors;
+  const key = signingKey("operator");
+  const challenge = readOperatorChallenge(hex(operator.challenge), { nodeId, tenant: "acme" });
+  if (!challenge) throw new Error("the challenge is refused");
+  expect(challenge).toMatchObject({ hostName: "web-1", contexts: ["ops", "deploy"] });
+  expect(challenge.key.kid).toBe(signingKey("node").kid);
+  const remade = signOperatorChallenge(signingKey("node"), { nodeId, tenant: "acme", ...challenge });
+  expect(text(remade)).toBe(operator.challenge);
+
+  const proof = readOperatorProof(hex(operator.proof));
+  if (!proof) throw new Error("the proof is refused");
+  const argsJson = Buffer.from(operator.argsJson);
+  const call = { nodeId, tenant: "acme", context: "ops", tool: "cmd.run", argsJson, deadlineMs: 60_000 };
+  expect(verifyOperatorProof(key, call, proof)).toBe(true);
+  expect(text(signOperatorProof(key, call, proof))).toBe(operator.proof);
+  expect(text(proof.challenge)).toBe(text(challenge.challenge));
 });
 
 test("keysets: trusted from the root's key id, moved to another root, read again from disk", () => {

@@ -67,8 +67,9 @@ class Key:
         return self.private.sign(message)
 
 
-KEYS = {name: Key(name) for name in ("node", "old-node", "root", "new-root", "command", "token", "caller")}
+KEYS = {name: Key(name) for name in ("node", "old-node", "root", "new-root", "command", "token", "caller", "operator")}
 NODE, COMMAND, ROOT, TOKEN, CALLER = (KEYS[name] for name in ("node", "command", "root", "token", "caller"))
+OPERATOR = KEYS["operator"]
 DAEMON_SHARE = X25519PrivateKey.from_private_bytes(H(b"aegis strict vectors: daemon share"))
 CONTROLLER_SHARE = X25519PrivateKey.from_private_bytes(H(b"aegis strict vectors: controller share"))
 
@@ -316,6 +317,60 @@ user("other alphabets and an operator's proof", "açme", "préprod", "fs.läs", 
 user("names that would run together without lengths", "a", "bc", "d", b"{}", MAX_SAFE, b"")
 user("the same letters, cut elsewhere", "ab", "c", "d", b"{}", MAX_SAFE, b"")
 
+# ---------------------------------------------------------------- operators
+
+CHALLENGE = H(b"a host's challenge")
+STATEMENT_ID = H(b"a statement id")[:16]
+
+
+def operator(case, challenge, statement_id, tenant, context, tool, args, deadline_ms, issued_ms, note):
+    fields = {
+        "nodeId": NODE_ID,
+        "challenge": hexed(challenge),
+        "statementId": hexed(statement_id),
+        "tenant": tenant,
+        "context": context,
+        "tool": tool,
+        "argsJson": hexed(args),
+        "deadlineMs": deadline_ms,
+        "issuedMs": issued_ms,
+        "note": note,
+    }
+    said = DOM + b"\x41" + ID(NODE_ID) + challenge + statement_id + LP(tenant) + LP(context) + LP(tool)
+    said += H(args) + u64(deadline_ms) + u64(issued_ms) + LP(note)
+    signature = bytes.fromhex(add("operator", case, fields, said, OPERATOR))
+    proof = data(1, OPERATOR.id) + data(2, challenge) + data(3, statement_id) + number(4, issued_ms)
+    return proof + text(5, note) + data(6, signature) + number(7, 1)
+
+
+ARGS = b'{"command":"systemctl","args":["restart","web"]}'
+OPERATOR_PROOF = operator(
+    "an ordinary call", CHALLENGE, STATEMENT_ID, "acme", "ops", "cmd.run", ARGS, 60_000, TIME_MS, "ticket 4711"
+)
+operator("no deadline, no time, no note", CHALLENGE, bytes(16), "acme", "default", "host.info", b"{}", 0, 0, "")
+operator("other alphabets", CHALLENGE, STATEMENT_ID, "a\u00e7me", "pr\u00e9prod", "fs.l\u00e4s", b"{}", 1, MAX_SAFE, "f\u00f6r \u00e5r")
+operator("names that would run together without lengths", CHALLENGE, STATEMENT_ID, "a", "bc", "d", b"{}", 1, 1, "")
+operator("the same letters, cut elsewhere", CHALLENGE, STATEMENT_ID, "ab", "c", "d", b"{}", 1, 1, "")
+
+
+def challenge_of(case, tenant, host_name, contexts):
+    fields = {
+        "nodeId": NODE_ID,
+        "challenge": hexed(CHALLENGE),
+        "tenant": tenant,
+        "hostName": host_name,
+        "nodePublicKey": hexed(NODE.public),
+    }
+    said = DOM + b"\x31" + ID(NODE_ID) + CHALLENGE + LP(tenant) + LP(host_name) + H(NODE.public)
+    signature = bytes.fromhex(add("operatorChallenge", case, fields, said, NODE))
+    listed_contexts = b"".join(text(5, context) for context in contexts)
+    return data(1, CHALLENGE) + text(2, host_name) + data(3, signature) + data(4, NODE.public) + listed_contexts
+
+
+OPERATOR_CHALLENGE = challenge_of("a host and its name", "acme", "web-1", ["ops", "deploy"])
+challenge_of("a name of another alphabet", "acme", "\u691c\u8a3c-1", [])
+challenge_of("tenant and name, cut elsewhere", "acmew", "eb-1", [])
+
 # ---------------------------------------------------------------- keysets, enrollment, refusals
 
 add("keyset", "version 1", {"controllerId": CONTROLLER_ID, "version": 1, "keyset": hexed(KEYSET)}, KEYSET_SAID, ROOT)
@@ -478,6 +533,11 @@ json.dump(
         },
         "frames": frames,
         "progressChain": links,
+        "operator": {
+            "challenge": OPERATOR_CHALLENGE.hex(),
+            "proof": OPERATOR_PROOF.hex(),
+            "argsJson": ARGS.decode("ascii"),
+        },
         "keysets": {"first": SIGNED_KEYSET.hex(), "next": NEXT_SIGNED.hex()},
         "tokens": {kind: {"claims": CLAIMS[kind], "token": token} for kind, token in TOKENS.items()},
     },

@@ -1521,6 +1521,9 @@ export namespace aegis {
                 /** CommandResultEvent challenge. */
                 challenge?: (aegis.cluster.v1.OperatorChallenge.$Properties|null);
 
+                /** CommandResultEvent statementVoid. */
+                statementVoid: boolean;
+
                 /**
                  * Creates a new CommandResultEvent instance using the specified properties.
                  * @param [properties] Properties to set
@@ -1580,6 +1583,9 @@ export namespace aegis {
                     /** CommandResultEvent challenge */
                     challenge?: (aegis.cluster.v1.OperatorChallenge.$Properties|null);
 
+                    /** CommandResultEvent statementVoid */
+                    statementVoid?: (boolean|null);
+
                     /** Unknown fields preserved while decoding when enabled */
                     $unknowns?: Uint8Array[];
                 }
@@ -1595,6 +1601,7 @@ export namespace aegis {
                   durationMs?: Long|null;
                   progressDroppedBytes?: Long|null;
                   challenge?: aegis.cluster.v1.OperatorChallenge.$Shape|null;
+                  statementVoid?: boolean|null;
                   $unknowns?: Uint8Array[];
                 };
             }
@@ -2598,6 +2605,9 @@ export namespace aegis {
                 /** OperatorChallenge publicKey. */
                 publicKey: Uint8Array;
 
+                /** OperatorChallenge contexts. */
+                contexts: string[];
+
                 /**
                  * Creates a new OperatorChallenge instance using the specified properties.
                  * @param [properties] Properties to set
@@ -2641,6 +2651,9 @@ export namespace aegis {
 
                     /** OperatorChallenge publicKey */
                     publicKey?: (Uint8Array|null);
+
+                    /** OperatorChallenge contexts */
+                    contexts?: (string[]|null);
 
                     /** Unknown fields preserved while decoding when enabled */
                     $unknowns?: Uint8Array[];

@@ -2212,6 +2212,7 @@ export const aegis = $root.aegis = (() => {
                 CommandResultEvent.prototype.durationMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
                 CommandResultEvent.prototype.progressDroppedBytes = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
                 CommandResultEvent.prototype.challenge = null;
+                CommandResultEvent.prototype.statementVoid = false;
 
                 CommandResultEvent.create = function(properties) {
                     return new CommandResultEvent(properties);
@@ -2242,6 +2243,8 @@ export const aegis = $root.aegis = (() => {
                         w.uint32(8032).uint64(m.progressDroppedBytes);
                     if (m.challenge != null && $Object.hasOwnProperty.call(m, "challenge"))
                         $root.aegis.cluster.v1.OperatorChallenge.encode(m.challenge, w.uint32(8042).fork(), q + 1).ldelim();
+                    if (m.statementVoid != null && $Object.hasOwnProperty.call(m, "statementVoid") && m.statementVoid !== false)
+                        w.uint32(8048).bool(m.statementVoid);
                     if (m.$unknowns != null && $Object.hasOwnProperty.call(m, "$unknowns"))
                         for (var i = 0; i < m.$unknowns.length; ++i)
                             w.raw(m.$unknowns[i]);
@@ -2345,6 +2348,15 @@ export const aegis = $root.aegis = (() => {
                                 if (u !== 2)
                                     break;
                                 m.challenge = $root.aegis.cluster.v1.OperatorChallenge.decode(r, r.size(), $undefined, q + 1, m.challenge);
+                                continue;
+                            }
+                        case 1006: {
+                                if (u !== 0)
+                                    break;
+                                if (v = r.bool())
+                                    m.statementVoid = v;
+                                else
+                                    delete m.statementVoid;
                                 continue;
                             }
                         }
@@ -3773,6 +3785,7 @@ export const aegis = $root.aegis = (() => {
             v1.OperatorChallenge = (function() {
 
                 const OperatorChallenge = function (p) {
+                    this.contexts = [];
                     if (p)
                         for (var ks = $Object.keys(p), i = 0; i < ks.length; ++i)
                             if (p[ks[i]] != null && ks[i] !== "__proto__")
@@ -3783,6 +3796,7 @@ export const aegis = $root.aegis = (() => {
                 OperatorChallenge.prototype.hostName = "";
                 OperatorChallenge.prototype.signature = $util.newBuffer([]);
                 OperatorChallenge.prototype.publicKey = $util.newBuffer([]);
+                OperatorChallenge.prototype.contexts = $util.emptyArray;
 
                 OperatorChallenge.create = function(properties) {
                     return new OperatorChallenge(properties);
@@ -3803,6 +3817,10 @@ export const aegis = $root.aegis = (() => {
                         w.uint32(26).bytes(m.signature);
                     if (m.publicKey != null && $Object.hasOwnProperty.call(m, "publicKey") && m.publicKey.length)
                         w.uint32(34).bytes(m.publicKey);
+                    if (m.contexts != null && m.contexts.length) {
+                        for (var i = 0; i < m.contexts.length; ++i)
+                            w.uint32(42).string(m.contexts[i]);
+                    }
                     if (m.$unknowns != null && $Object.hasOwnProperty.call(m, "$unknowns"))
                         for (var i = 0; i < m.$unknowns.length; ++i)
                             w.raw(m.$unknowns[i]);
@@ -3870,6 +3888,14 @@ export const aegis = $root.aegis = (() => {
                                     m.publicKey = v;
                                 else
                                     delete m.publicKey;
+                                continue;
+                            }
+                        case 5: {
+                                if (u !== 2)
+                                    break;
+                                if (!(m.contexts && m.contexts.length))
+                                    m.contexts = [];
+                                m.contexts.push(r.stringVerify());
                                 continue;
                             }
                         }
