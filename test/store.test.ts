@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openStore } from "../src/store/open.ts";
-import type { ApiTokenRow, CommandRow, GroupRow, NodeRow, RunRow, Store } from "../src/store/store.ts";
+import type { ApiTokenRow, CommandRow, GroupRow, NodeRow, RotationRow, RunRow, Store } from "../src/store/store.ts";
 
 /** A fresh database for each test, which can be opened again as often as one likes. */
 interface Implementation {
@@ -348,6 +348,24 @@ for (const implementation of implementations) {
       expect(await store.claimIdempotencyKey({ ...claim, runId: "r4" })).toEqual(claim);
       await store.pruneIdempotencyKeys(at + 1);
       expect(await store.claimIdempotencyKey({ ...claim, runId: "r5" })).toBeNull();
+    });
+
+    test("a rotation is kept once for each nonce of a node, and the newest comes first", async () => {
+      for (const nodeId of ["one", "two"]) await store.putNode(node(nodeId));
+      const rotation = (nodeId: string, nonce: string, rotatedAt: number): RotationRow => ({
+        ...{ nodeId, nonce: bytes(nonce), rotatedAt, oldKey: bytes("old"), newKey: bytes("new") },
+        ...{ request: bytes("request"), oldSignature: bytes("a"), newSignature: bytes("b"), overlapUntil: at + 60_000 },
+      });
+      expect(await store.insertRotation(rotation("one", "first", at))).toBe(true);
+      expect(await store.insertRotation(rotation("one", "second", at + 1))).toBe(true);
+      expect(await store.insertRotation(rotation("one", "first", at + 2))).toBe(false);
+      expect(await store.insertRotation(rotation("two", "first", at + 3))).toBe(true);
+      expect(await store.rotations("one", at)).toEqual([
+        rotation("one", "second", at + 1),
+        rotation("one", "first", at),
+      ]);
+      expect(await store.rotations("one", at + 1)).toEqual([rotation("one", "second", at + 1)]);
+      expect(await failure(store.insertRotation(rotation("nobody", "first", at)))).toMatchObject({ code: "conflict" });
     });
 
     test("keysets come oldest first, after a version, and the newest alone", async () => {

@@ -140,4 +140,24 @@ export const migrations: readonly Migration[] = [
       CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
     `,
   },
+  {
+    version: 3,
+    sql: `
+      -- Every change of a node's key or token that the node asked for. Rows are never removed: a request counts once, and
+      -- from the first key on each key is vouched for by the one before it.
+      CREATE TABLE rotations (
+        node_id TEXT NOT NULL REFERENCES nodes (node_id),
+        nonce BLOB NOT NULL,
+        rotated_at INTEGER NOT NULL,
+        old_key BLOB NOT NULL,
+        new_key BLOB NOT NULL,
+        request BLOB NOT NULL,
+        old_signature BLOB NOT NULL,
+        new_signature BLOB NOT NULL,
+        overlap_until INTEGER NOT NULL,
+        PRIMARY KEY (node_id, nonce)
+      ) STRICT, WITHOUT ROWID;
+      CREATE INDEX rotations_of_node ON rotations (node_id, rotated_at);
+    `,
+  },
 ];

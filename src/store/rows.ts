@@ -6,6 +6,7 @@ import type {
   IdempotencyRow,
   KeysetRow,
   NodeRow,
+  RotationRow,
   RunRow,
   TenantRow,
 } from "./store.ts";
@@ -99,6 +100,18 @@ export const nodes = table<NodeRow>("nodes", {
   tokenJti: "plain",
   tokenExpiresAt: "plain",
   revokedAt: "plain",
+});
+
+export const rotations = table<RotationRow>("rotations", {
+  nodeId: "plain",
+  nonce: "plain",
+  rotatedAt: "plain",
+  oldKey: "plain",
+  newKey: "plain",
+  request: "plain",
+  oldSignature: "plain",
+  newSignature: "plain",
+  overlapUntil: "plain",
 });
 
 export const keysets = table<KeysetRow>("keysets", {

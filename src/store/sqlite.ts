@@ -10,6 +10,7 @@ import {
   keysets,
   nodes,
   type Parameters,
+  rotations,
   runs,
   type Table,
   tenants,
@@ -235,6 +236,20 @@ export function sqliteQueries(perform: Perform): Queries {
         return db.run(sql, { groupId, name, selector, pinnedMembers, version }) > 0;
       }),
     deleteGroup: (groupId) => changes("DELETE FROM groups WHERE group_id = $groupId", { groupId }),
+
+    insertRotation: (row) =>
+      perform((db) => {
+        const { nodeId, nonce } = row;
+        const used = db.one(rotations, "WHERE node_id = $nodeId AND nonce = $nonce", { nodeId, nonce });
+        if (!used) db.insert(rotations, row);
+        return !used;
+      }),
+    rotations: (nodeId, since) =>
+      perform((db) =>
+        db.all(rotations, "WHERE node_id = $nodeId AND rotated_at >= $since ORDER BY rotated_at DESC, nonce", {
+          ...{ nodeId, since },
+        }),
+      ),
 
     insertKeyset: (row) => perform((db) => db.insert(keysets, row)),
     keysetsAfter: (version) =>

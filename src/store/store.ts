@@ -48,6 +48,23 @@ export interface NodeRow {
   revokedAt: number | null;
 }
 
+/** A change of key that the node asked for with both keys; the same key on both sides is a new token only. */
+export interface RotationRow {
+  nodeId: string;
+  /** 32 bytes; one request of a node counts once, for ever. */
+  nonce: Uint8Array;
+  rotatedAt: number;
+  /** Raw Ed25519, 32 bytes each. */
+  oldKey: Uint8Array;
+  newKey: Uint8Array;
+  /** A serialised RotateEdgeKeyInner, which `oldSignature` covers. */
+  request: Uint8Array;
+  oldSignature: Uint8Array;
+  newSignature: Uint8Array;
+  /** Until then the old key still opens sessions. */
+  overlapUntil: number;
+}
+
 export interface KeysetRow {
   version: number;
   /** A serialised SignedKeySet. */
@@ -176,6 +193,11 @@ export interface Queries {
   /** Replaces name, selector and pinned members and counts one change; false when it has changed since `version`. */
   updateGroup(row: GroupRow): Promise<boolean>;
   deleteGroup(groupId: string): Promise<boolean>;
+
+  /** False when this node used this nonce before. */
+  insertRotation(row: RotationRow): Promise<boolean>;
+  /** The node's rotations at or after `since`, the newest first. */
+  rotations(nodeId: string, since: number): Promise<RotationRow[]>;
 
   insertKeyset(row: KeysetRow): Promise<void>;
   /** Every keyset with a higher version, oldest first. */
