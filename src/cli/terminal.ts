@@ -20,6 +20,8 @@ export interface Terminal {
   confirm(question: string, stop: AbortSignal): Promise<boolean>;
   /** A line typed by a person; null at the end of input. */
   question(text: string, stop: AbortSignal): Promise<string | null>;
+  /** A line typed without being shown; null where nobody types, and at the end of input. */
+  hidden(text: string, stop: AbortSignal): Promise<string | null>;
   /** Resolves once everything that was said has left this process. */
   flush(): Promise<void>;
   /** Words that replace themselves; only for a person. */
@@ -27,7 +29,7 @@ export interface Terminal {
 }
 
 export interface Streams {
-  stdin: NodeJS.ReadableStream & { isTTY?: boolean };
+  stdin: NodeJS.ReadableStream & { isTTY?: boolean; setRawMode?(raw: boolean): unknown };
   stdout: NodeJS.WritableStream & { isTTY?: boolean };
   stderr: NodeJS.WritableStream & { isTTY?: boolean; columns?: number };
 }
@@ -78,20 +80,19 @@ export function openTerminal({ stdin, stdout, stderr }: Streams, env: Environmen
       return /^\s*y(?:es)?\s*$/i.test(answer ?? "");
     },
     async question(text, stop) {
-      const { createInterface } = await import("node:readline");
-      const lines = createInterface({ input: stdin, terminal: false });
       stderr.write(printable(text));
+      return await readLine(stdin, stop);
+    },
+    async hidden(text, stop) {
+      if (!stdin.isTTY || !stdin.setRawMode) return null;
+      stderr.write(printable(text));
+      // In raw mode the terminal shows nothing of what is typed.
+      stdin.setRawMode(true);
       try {
-        return await new Promise<string | null>((resolve, reject) => {
-          const cancelled = () => reject(new AegisError("cancelled", "cancelled before anything was done"));
-          if (stop.aborted) cancelled();
-          stop.addEventListener("abort", cancelled, { once: true });
-          lines.once("line", resolve);
-          lines.once("close", () => resolve(null));
-        });
+        return await readLine(stdin, stop);
       } finally {
-        lines.close();
-        stdin.pause();
+        stdin.setRawMode(false);
+        stderr.write("\n");
       }
     },
     async flush() {
@@ -102,6 +103,45 @@ export function openTerminal({ stdin, stdout, stderr }: Streams, env: Environmen
     },
   };
   return terminal;
+}
+
+/** Up to the end of the line, which a person ends with Enter; null when input ends before anything came. */
+function readLine(stdin: NodeJS.ReadableStream, stop: AbortSignal): Promise<string | null> {
+  const cancelled = () => new AegisError("cancelled", "cancelled before anything was done");
+  return new Promise<string | null>((resolve, reject) => {
+    if (stop.aborted) return reject(cancelled());
+    let line = "";
+    const over = (act: () => void) => {
+      stdin.off("data", onData);
+      stdin.off("end", onEnd);
+      stop.removeEventListener("abort", onStop);
+      stdin.pause();
+      act();
+    };
+    const onStop = () => over(() => reject(cancelled()));
+    const onEnd = () => over(() => resolve(line || null));
+    const onData = (chunk: Buffer | string) => {
+      const letters = [...chunk.toString("utf8")];
+      for (const [at, letter] of letters.entries()) {
+        if (letter === "\r" || letter === "\n") {
+          const rest = letters.slice(at + 1).join("");
+          return over(() => {
+            // Typed ahead: the answer to the next question.
+            if (rest !== "") stdin.unshift(Buffer.from(rest));
+            resolve(line);
+          });
+        }
+        // In raw mode these are letters: Ctrl-C, Ctrl-D, and the one that takes back.
+        if (letter === "\u0003") return onStop();
+        if (letter === "\u0004") return onEnd();
+        line = letter === "\u007f" || letter === "\b" ? [...line].slice(0, -1).join("") : line + letter;
+      }
+    };
+    stdin.on("data", onData);
+    stdin.once("end", onEnd);
+    stop.addEventListener("abort", onStop, { once: true });
+    stdin.resume();
+  });
 }
 
 /** Without the characters that move a cursor or change a screen: names and messages come from elsewhere. */

@@ -9,12 +9,26 @@ export const tree = group("aegis runs commands on machines you own, under a poli
     init: leaf("make keys, database and the first operator's profile", () => import("./controller/init.ts")),
     start: leaf("serve hosts and operators", () => import("./controller/start.ts")),
     token: group("Bearer tokens of operators and services.", {
-      create: leaf("make a token; it is shown once", () => import("./controller/token.ts")),
+      create: leaf("make a token; it is shown once", () => import("./controller/token-create.ts")),
+      ls: leaf("list tokens", () => import("./controller/token-ls.ts")),
+      revoke: leaf("end a token", () => import("./controller/token-revoke.ts")),
     }),
+    ca: leaf("print the certificate that clients must trust", () => import("./controller/ca.ts")),
   }),
   edge: group("The host side, and what operators do with hosts.", {
     enroll: leaf("make this machine a host of a controller", () => import("./edge/enroll.ts")),
     run: leaf("run the edge daemon", edgeRun),
+    pause: leaf("refuse every call until resume", () => import("./edge/pause.ts")),
+    resume: leaf("take calls again", () => import("./edge/resume.ts")),
+    policy: group("What this host allows.", {
+      test: leaf("what this host would say to a call", () => import("./edge/policy-test.ts")),
+    }),
+    secret: group("Values that this host's owner keeps for tools.", {
+      set: leaf("keep a value", () => import("./edge/secret-set.ts")),
+      ls: leaf("list the names", () => import("./edge/secret-ls.ts")),
+      rm: leaf("forget a value", () => import("./edge/secret-rm.ts")),
+    }),
+    logout: leaf("make this machine a host no more", () => import("./edge/logout.ts")),
     status: leaf("whether this host is connected", () => import("./edge/status.ts")),
     token: group("Enrollment tokens: each lets one machine in, once.", {
       issue: leaf("ask the controller for an enrollment token", () => import("./edge/token.ts")),
@@ -28,6 +42,7 @@ export const tree = group("aegis runs commands on machines you own, under a poli
     }),
   }),
   daemon: leaf("the same as edge run", edgeRun),
+  login: leaf("remember a controller and the token for it", () => import("./login.ts")),
   logout: leaf("forget the current controller and its token", () => import("./logout.ts")),
   whoami: leaf("who the controller takes this operator for", () => import("./whoami.ts")),
   completion: leaf("a script that lets a shell finish aegis commands", () => import("./completion.ts")),

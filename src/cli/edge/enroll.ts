@@ -14,7 +14,7 @@ import { systemClock } from "../../platform/clock.ts";
 import { silentLog } from "../../platform/log.ts";
 import { command, many, type Surroundings } from "../command.ts";
 import { configFile, configFlag, edgeDir, outputFlag, pairs, printResult, stateDirFlag } from "../options.ts";
-import { readSecret } from "../secret-input.ts";
+import { readToken } from "../secret-input.ts";
 import { facts, table } from "../terminal.ts";
 
 export default command({
@@ -63,7 +63,7 @@ already and which folders tools may see; elsewhere, and with --non-interactive, 
         hint: "add --no-service; then run the daemon with: aegis edge run",
       });
     const asks = terminal.interactive && !args["non-interactive"];
-    const token = await readSecret("TOKEN", args.token, args["token-file"], given);
+    const token = await readToken("TOKEN", args.token, args["token-file"], given);
     const input: EnrollInput = {
       token: token.reveal(),
       stateDir: edgeDir(args["state-dir"], given),
