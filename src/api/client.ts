@@ -1,27 +1,41 @@
 /** The controller's REST API as functions: typed requests, checked answers, and a run's events as they happen. */
 import { AegisError } from "../errors.ts";
-import { eventSchemas, type FleetEvent, isEventName } from "./events.ts";
+import {
+  eventSchemas,
+  type FleetEvent,
+  isEventName,
+  type RunDetail,
+  type RunOutcome,
+  type RunRecord,
+  runDetailSchema,
+  runsPageSchema,
+} from "./events.ts";
 import { type ApiRequest, httpTransport, type Transport, type TransportOptions } from "./http-transport.ts";
 import { readValue } from "./read.ts";
 import { parseSse } from "./sse.ts";
 import type { Target } from "./target.ts";
-import {
-  type CancelAnswer,
-  cancelAnswerSchema,
-  type EnrollmentToken,
-  type EnrollmentTokenRequest,
-  enrollmentTokenSchema,
-  type Host,
-  type HostDetail,
-  hostDetailSchema,
-  hostsPageSchema,
-  type InvokeRequest,
-  type Page,
-  type Preview,
-  previewSchema,
-  type Whoami,
-  whoamiSchema,
+import type {
+  ApiToken,
+  ApiTokenRequest,
+  CancelAnswer,
+  EnrollmentToken,
+  EnrollmentTokenRequest,
+  GroupPatch,
+  GroupRequest,
+  Host,
+  HostDetail,
+  HostGroup,
+  HostPatch,
+  InvokeRequest,
+  NewApiToken,
+  Page,
+  Preview,
+  PushConfig,
+  TagsChange,
+  Tenant,
+  Whoami,
 } from "./types.ts";
+import * as t from "./types.ts";
 
 export interface HostsQuery {
   tag?: readonly string[];
@@ -40,7 +54,23 @@ export interface ApiClient {
   hosts(query?: HostsQuery): Promise<Page<Host>>;
   /** Every page. */
   allHosts(query?: Omit<HostsQuery, "limit" | "cursor">): Promise<Host[]>;
-  host(nodeId: string): Promise<HostDetail>;
+  /** By id, name or the start of its id, as everywhere. */
+  host(node: string): Promise<HostDetail>;
+  patchHost(node: string, patch: HostPatch): Promise<Host>;
+  changeTags(node: string, change: TagsChange): Promise<Host>;
+  revokeHost(node: string): Promise<void>;
+  pushConfig(node: string, config: PushConfig): Promise<void>;
+  drain(node: string, finishWithinMs?: number): Promise<void>;
+  shutdown(node: string): Promise<void>;
+
+  /** Every group. */
+  groups(): Promise<HostGroup[]>;
+  group(idOrName: string): Promise<HostGroup>;
+  createGroup(request: GroupRequest): Promise<HostGroup>;
+  /** `change` gets the group as it is and says what to change; it is asked again when somebody was faster. */
+  changeGroup(idOrName: string, change: (group: HostGroup) => GroupPatch): Promise<HostGroup>;
+  removeGroup(idOrName: string): Promise<void>;
+
   preview(target: Target): Promise<Preview>;
   /**
    * The events of a new run, up to its `fleet_result`. A connection that breaks is taken up where it broke. An abort of
@@ -50,17 +80,47 @@ export interface ApiClient {
   /** Events of a run after number `after` (default 0), up to its `fleet_result`. */
   events(runId: string, options: { signal: AbortSignal; after?: number }): AsyncIterable<FleetEvent>;
   cancel(runId: string, reason?: string): Promise<CancelAnswer>;
+  /** One page, the newest first. */
+  runs(query?: { tool?: string; outcome?: RunOutcome; limit?: number; cursor?: string }): Promise<Page<RunRecord>>;
+  run(runId: string): Promise<RunDetail>;
+
+  createToken(request: ApiTokenRequest): Promise<NewApiToken>;
+  /** Every token of the tenant. */
+  tokens(): Promise<ApiToken[]>;
+  revokeToken(tokenId: string): Promise<void>;
+  tenants(): Promise<Tenant[]>;
+  removeTenant(tenantId: string): Promise<void>;
   whoami(): Promise<Whoami>;
 }
 
 const edge = "/v1/edge";
 /** How often in a row a broken event stream is taken up again without anything new. */
 const maxResumptions = 3;
+/** How often a change is tried while others change the same thing. */
+const maxChanges = 5;
+
+async function everyPage<T>(page: (query: { limit: number; cursor?: string }) => Promise<Page<T>>): Promise<T[]> {
+  const items: T[] = [];
+  let cursor: string | null = null;
+  do {
+    const { items: more, next_cursor }: Page<T> = await page({ limit: 200, ...(cursor ? { cursor } : {}) });
+    items.push(...more);
+    cursor = next_cursor;
+  } while (cursor !== null);
+  return items;
+}
 
 export function createApiClient(options: TransportOptions): ApiClient {
   const transport = httpTransport(options);
   const { read } = transport;
   const id = encodeURIComponent;
+  const host = (node: string) => `${edge}/hosts/${id(node)}`;
+  const group = (idOrName: string) => `${edge}/groups/${id(idOrName)}`;
+  /** For answers that say nothing more. */
+  const done = async (request: ApiRequest): Promise<void> => {
+    const response = await transport.send(request);
+    await response.body?.cancel();
+  };
 
   const eventsAfter = (runId: string, after: number, signal: AbortSignal): ApiRequest => ({
     path: `${edge}/fleet/runs/${id(runId)}/events`,
@@ -70,20 +130,45 @@ export function createApiClient(options: TransportOptions): ApiClient {
 
   const client: ApiClient = {
     issueEnrollmentToken: (body) =>
-      read(enrollmentTokenSchema, { method: "POST", path: `${edge}/enrollment-tokens`, body }),
-    hosts: (query = {}) => read(hostsPageSchema, { path: `${edge}/hosts`, query: { ...query } }),
-    async allHosts(query = {}) {
-      const hosts: Host[] = [];
-      let cursor: string | null = null;
-      do {
-        const page: Page<Host> = await client.hosts({ ...query, limit: 200, ...(cursor ? { cursor } : {}) });
-        hosts.push(...page.items);
-        cursor = page.next_cursor;
-      } while (cursor !== null);
-      return hosts;
+      read(t.enrollmentTokenSchema, { method: "POST", path: `${edge}/enrollment-tokens`, body }),
+    hosts: (query = {}) => read(t.hostsPageSchema, { path: `${edge}/hosts`, query: { ...query } }),
+    allHosts: (query = {}) => everyPage(({ ...page }) => client.hosts({ ...query, ...page })),
+    host: (node) => read(t.hostDetailSchema, { path: host(node) }),
+    patchHost: (node, body) => read(t.hostSchema, { method: "PATCH", path: host(node), body }),
+    changeTags: (node, body) => read(t.hostSchema, { method: "POST", path: `${host(node)}/tags`, body }),
+    revokeHost: (node) => done({ method: "DELETE", path: host(node) }),
+    pushConfig: (node, body) => done({ method: "POST", path: `${host(node)}/config`, body }),
+    drain: (node, finishWithinMs) =>
+      done({
+        method: "POST",
+        path: `${host(node)}/drain`,
+        body: finishWithinMs === undefined ? {} : { finish_within_ms: finishWithinMs },
+      }),
+    shutdown: (node) => done({ method: "POST", path: `${host(node)}/shutdown`, body: {} }),
+
+    groups: () => everyPage((query) => read(t.groupsPageSchema, { path: `${edge}/groups`, query })),
+    group: (idOrName) => read(t.hostGroupSchema, { path: group(idOrName) }),
+    createGroup: (body) => read(t.hostGroupSchema, { method: "POST", path: `${edge}/groups`, body }),
+    async changeGroup(idOrName, change) {
+      for (let attempt = 1; ; attempt++) {
+        const response = await transport.send({ path: group(idOrName) });
+        const etag = response.headers.get("etag");
+        const current = await transport.body(t.hostGroupSchema, response);
+        try {
+          return await read(t.hostGroupSchema, {
+            method: "PATCH",
+            path: group(current.id),
+            body: change(current),
+            ...(etag ? { headers: { "if-match": etag } } : {}),
+          });
+        } catch (thrown) {
+          if (AegisError.from(thrown).code !== "precondition_failed" || attempt >= maxChanges) throw thrown;
+        }
+      }
     },
-    host: (nodeId) => read(hostDetailSchema, { path: `${edge}/hosts/${id(nodeId)}` }),
-    preview: (target) => read(previewSchema, { method: "POST", path: `${edge}/fleet/preview`, body: { target } }),
+    removeGroup: (idOrName) => done({ method: "DELETE", path: group(idOrName) }),
+
+    preview: (target) => read(t.previewSchema, { method: "POST", path: `${edge}/fleet/preview`, body: { target } }),
     invoke(body, { signal, idempotencyKey = crypto.randomUUID() }) {
       const request: ApiRequest = {
         method: "POST",
@@ -100,12 +185,20 @@ export function createApiClient(options: TransportOptions): ApiClient {
         last: after,
       }),
     cancel: (runId, reason) =>
-      read(cancelAnswerSchema, {
+      read(t.cancelAnswerSchema, {
         method: "POST",
         path: `${edge}/fleet/${id(runId)}/cancel`,
         body: reason === undefined ? {} : { reason },
       }),
-    whoami: () => read(whoamiSchema, { path: "/v1/whoami" }),
+    runs: (query = {}) => read(runsPageSchema, { path: `${edge}/fleet/runs`, query }),
+    run: (runId) => read(runDetailSchema, { path: `${edge}/fleet/runs/${id(runId)}` }),
+
+    createToken: (body) => read(t.newApiTokenSchema, { method: "POST", path: "/v1/tokens", body }),
+    tokens: () => everyPage((query) => read(t.apiTokensPageSchema, { path: "/v1/tokens", query })),
+    revokeToken: (tokenId) => done({ method: "DELETE", path: `/v1/tokens/${id(tokenId)}` }),
+    tenants: () => everyPage((query) => read(t.tenantsPageSchema, { path: "/v1/tenants", query })),
+    removeTenant: (tenantId) => done({ method: "DELETE", path: `/v1/tenants/${id(tenantId)}` }),
+    whoami: () => read(t.whoamiSchema, { path: "/v1/whoami" }),
   };
   return client;
 }
@@ -119,6 +212,7 @@ async function* follow(
 ): AsyncGenerator<FleetEvent> {
   let at = known;
   let request = first;
+  const told = new Set<string>();
   for (let fruitless = 0; ; fruitless++) {
     const before = at?.last;
     let broken: unknown;
@@ -126,6 +220,9 @@ async function* follow(
       const response = await transport.send(request);
       for await (const event of readEvents(response)) {
         if (at && event.id <= at.last) continue;
+        const once = onceOf(event);
+        if (once !== null && told.has(once)) continue;
+        if (once !== null) told.add(once);
         at = { runId: at?.runId ?? runIdOf(event), last: event.id };
         yield event;
         if (event.event === "fleet_result") return;
@@ -144,6 +241,20 @@ async function* follow(
         hint: at ? `the run goes on: aegis edge fleet show ${at.runId}` : "ask again",
       });
     request = again(at.runId, at.last);
+  }
+}
+
+/** What comes once in a run: a run that is told from the store again has numbers of its own. */
+function onceOf({ event, data }: FleetEvent): string | null {
+  switch (event) {
+    case "started":
+    case "fleet_result":
+      return event;
+    case "node_started":
+    case "command_result":
+      return `${event} ${data.node_id}`;
+    default:
+      return null;
   }
 }
 

@@ -28,6 +28,8 @@ export interface ApiRequest {
 export interface Transport {
   send(request: ApiRequest): Promise<Response>;
   /** The body, checked. */
+  body<T>(schema: z.ZodType<T>, response: Response): Promise<T>;
+  /** Both. */
   read<T>(schema: z.ZodType<T>, request: ApiRequest): Promise<T>;
 }
 
@@ -61,21 +63,18 @@ export function httpTransport({ url, token, caPem, signal }: TransportOptions): 
     throw await refusal(response);
   }
 
-  return {
-    send,
-    async read(schema, request) {
-      const response = await send(request);
-      const body: unknown = await response.json().catch(() => undefined);
-      const reading = readValue(schema, body);
-      if (reading.kind === "value") return reading.value;
-      const [problem] = reading.problems;
-      throw new AegisError(
-        "internal",
-        `${base.origin} answered ${request.path} in a way this aegis does not understand: ${problem?.path} ${problem?.message}`,
-        { hint: "compare the two versions: aegis --version, here and on the controller" },
-      );
-    },
-  };
+  async function read<T>(schema: z.ZodType<T>, response: Response): Promise<T> {
+    const reading = readValue(schema, await response.json().catch(() => undefined));
+    if (reading.kind === "value") return reading.value;
+    const [problem] = reading.problems;
+    throw new AegisError(
+      "internal",
+      `${base.origin} answered in a way this aegis does not understand: ${problem?.path} ${problem?.message}`,
+      { hint: "compare the two versions: aegis --version, here and on the controller" },
+    );
+  }
+
+  return { send, body: read, read: async (schema, request) => read(schema, await send(request)) };
 }
 
 const loopback = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])$/;

@@ -1,8 +1,11 @@
 /** The REST API as one function from request to response: who may call at all, what every error looks like, and the routes. */
 import { randomUUID } from "node:crypto";
 import { Hono } from "hono";
+import { apiPage } from "../../api/api-page.ts";
+import { openApiDocument } from "../../api/openapi.ts";
 import { AegisError, errorTable } from "../../errors.ts";
 import type { Log } from "../../platform/log.ts";
+import { version } from "../../version.ts";
 import { isLoopback } from "../endpoint.ts";
 import { isoTime } from "../host-view.ts";
 import { type Authenticator, createAuthenticator } from "./auth.ts";
@@ -55,6 +58,9 @@ export function createApp(options: AppOptions): App {
     const isReady = await ready();
     return c.json({ status: isReady ? "ready" : "not_ready" }, isReady ? 200 : 503);
   });
+
+  app.get("/openapi.json", (c) => c.json(openApiDocument({ version })));
+  app.get("/docs", (c) => c.html(apiPage({ version })));
 
   app.use("/v1/*", async (c, next) => {
     c.set("principal", await authenticator.authenticate(c.req.header("authorization")));
