@@ -36,7 +36,7 @@ test("a tenant removed by a command line beside the controller loses its streams
   await clock.advance(1_000);
   await settled();
   expect(nodes.ended).toEqual([{ nodeId: uuidOf("acme a"), reason: 4 }]);
-  expect((await store.node(uuidOf("acme a")))?.revokedAt).toBe(startOfTime);
+  expect((await store.node(uuidOf("acme a")))?.revokedAt).toBe(startOfTime + 1_000);
   stop.abort();
   await watching;
   await store.close();
