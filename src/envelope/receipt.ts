@@ -3,7 +3,7 @@
  * A receipt proves authorship, not truth.
  */
 import type { PublicKey, SigningKey } from "./public-key.ts";
-import { sha256, statement } from "./statement.ts";
+import { Digest, sha256, statement } from "./statement.ts";
 
 export interface ReceiptContent {
   nodeId: string;
@@ -19,6 +19,25 @@ export const signReceipt = (key: SigningKey, content: ReceiptContent): Uint8Arra
 
 export const verifyReceipt = (key: PublicKey, content: ReceiptContent, signature: Uint8Array): boolean =>
   key.verify(statement("receipt", content), signature);
+
+/** The same, of what only the SHA-256 is known: years later the words may be gone, and the proof still stands. */
+export const verifyReceiptDigests = (
+  key: PublicKey,
+  {
+    nodeId,
+    commandId,
+    commandDigest,
+    resultDigest,
+  }: Record<"nodeId" | "commandId", string> & Record<"commandDigest" | "resultDigest", Uint8Array>,
+  signature: Uint8Array,
+): boolean =>
+  key.verify(
+    statement("receipt", {
+      ...{ nodeId, commandId },
+      ...{ commandBody: new Digest(commandDigest), result: new Digest(resultDigest) },
+    }),
+    signature,
+  );
 
 /** Binds every progress frame of a command, in the order sealed, into the receipt. */
 export interface ProgressChain {

@@ -80,9 +80,34 @@ export const layouts = {
   },
   rekeyProof: { kind: 0x54, fields: { nodeId: "id", oldPublicKey: "hash", newPublicKey: "hash", nonce: "b32" } },
   refusal: { kind: 0x55, fields: { nodeId: "id", sealHello: "hash", reason: "u32", retryAfterMs: "u64" } },
+  checkpoint: { kind: 0x60, fields: { controllerId: "id", lastRow: "u64", head: "b32", timeMs: "u64" } },
+  // Hashed and not signed: a link of the chain whose head a checkpoint signs.
+  auditRow: {
+    kind: 0x61,
+    fields: {
+      previous: "b32",
+      row: "u64",
+      timeMs: "u64",
+      kind: "lp",
+      tenant: "lp",
+      principal: "lp",
+      node: "lp",
+      detail: "lp",
+      receipt: "lp",
+    },
+  },
 } as const satisfies Record<string, Layout>;
 
 export type StatementName = keyof typeof layouts;
+
+/** The SHA-256 of bytes that are not at hand, for a `hash` field. */
+export class Digest {
+  readonly sha256: Uint8Array;
+  constructor(digest: Uint8Array) {
+    if (digest.length !== 32) throw new RangeError(`a SHA-256 has 32 bytes, this one has ${digest.length}`);
+    this.sha256 = digest;
+  }
+}
 
 type ValueOf<T extends FieldType> = T extends "id"
   ? string
@@ -90,7 +115,9 @@ type ValueOf<T extends FieldType> = T extends "id"
     ? number
     : T extends "lp"
       ? string | Uint8Array
-      : Uint8Array;
+      : T extends "hash"
+        ? Uint8Array | Digest
+        : Uint8Array;
 
 /** What each statement is made of, by field name; order and encoding are the table's business. */
 export type StatementValues<N extends StatementName> = {
@@ -139,6 +166,7 @@ function encode(type: FieldType, value: unknown, where: string): Uint8Array[] {
       return [value];
     }
     case "hash":
+      if (value instanceof Digest) return [value.sha256];
       if (!(value instanceof Uint8Array)) throw new RangeError(`${where} is not bytes`);
       return [sha256(value)];
     case "u32":

@@ -371,6 +371,36 @@ OPERATOR_CHALLENGE = challenge_of("a host and its name", "acme", "web-1", ["ops"
 challenge_of("a name of another alphabet", "acme", "\u691c\u8a3c-1", [])
 challenge_of("tenant and name, cut elsewhere", "acmew", "eb-1", [])
 
+# ---------------------------------------------------------------- audit
+
+AUDIT_DETAIL = '{"command_id":"' + COMMAND_ID + '","note":"na\u00efve"}'
+AUDIT_ROW = DOM + b"\x61" + bytes(32) + u64(1) + u64(TIME_MS) + LP("dispatch") + LP("acme") + LP("ann") + LP(NODE_ID)
+AUDIT_ROW += LP(AUDIT_DETAIL) + LP("")
+add(
+    "auditRow",
+    "the first row",
+    {
+        "previous": hexed(bytes(32)),
+        "row": 1,
+        "timeMs": TIME_MS,
+        "kind": "dispatch",
+        "tenant": "acme",
+        "principal": "ann",
+        "node": NODE_ID,
+        "detail": AUDIT_DETAIL,
+        "receipt": "",
+    },
+    AUDIT_ROW,
+    None,
+)
+add(
+    "checkpoint",
+    "of that row",
+    {"controllerId": CONTROLLER_ID, "lastRow": 1, "head": hexed(H(AUDIT_ROW)), "timeMs": TIME_MS + 1},
+    DOM + b"\x60" + ID(CONTROLLER_ID) + u64(1) + H(AUDIT_ROW) + u64(TIME_MS + 1),
+    COMMAND,
+)
+
 # ---------------------------------------------------------------- keysets, enrollment, refusals
 
 add("keyset", "version 1", {"controllerId": CONTROLLER_ID, "version": 1, "keyset": hexed(KEYSET)}, KEYSET_SAID, ROOT)
