@@ -11,6 +11,7 @@ import {
   randomBytes,
 } from "node:crypto";
 import { aegis } from "../wire/gen/messages.js";
+import { rawFields, withRawFields } from "../wire/raw-field.ts";
 import { toLong, whole } from "../wire/whole.ts";
 import {
   type ControllerChannel,
@@ -197,13 +198,12 @@ export function answerHello(
   input: AcceptInput,
 ): { channel: ControllerChannel; accept: Frame } | null {
   const ephemeral = generateKeyPairSync("x25519");
-  const acceptBody = SealAccept.encode({
+  const accept = SealAccept.encode({
     version: sealVersions[0],
     serverNonce: randomBytes(32),
     x25519: rawX25519(ephemeral.publicKey),
     controllerId: requireUuid(hello.controllerId),
     keysetVersion: toLong(input.keysetVersion),
-    keysetChain: input.keysetChain.map((signed) => aegis.cluster.v1.SignedKeySet.decode(signed)),
     serverTimeMs: toLong(input.serverTimeMs),
     limits: {
       maxBody: toLong(input.limits.maxBody),
@@ -212,6 +212,7 @@ export function answerHello(
     },
     mustRefresh: input.mustRefresh,
   }).finish();
+  const acceptBody = withRawFields(accept, keysetChainField, input.keysetChain);
   const { nodeId, streamId, sealHello } = hello;
   const secrets = agree(ephemeral.privateKey, hello.x25519, { nodeId, streamId, sealHello, acceptBody });
   if (!secrets) return null;
@@ -253,6 +254,9 @@ function requireUuid(text: string): Uint8Array {
   return bytes;
 }
 
+/** SealAccept.keyset_chain. */
+const keysetChainField = 6;
+
 function decodeAccept(bytes: Uint8Array) {
   try {
     const body = SealAccept.decode(bytes);
@@ -267,7 +271,7 @@ function decodeAccept(bytes: Uint8Array) {
       x25519: body.x25519,
       controllerId: uuidFromBytes(body.controllerId),
       keysetVersion,
-      keysetChain: body.keysetChain.map((entry) => aegis.cluster.v1.SignedKeySet.encode(entry).finish()),
+      keysetChain: rawFields(bytes, keysetChainField),
       serverTimeMs,
       limits: { maxBody, maxWindow, heartbeatSecs: body.limits?.heartbeatSecs ?? 0 },
       mustRefresh: body.mustRefresh,
