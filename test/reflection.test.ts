@@ -30,6 +30,7 @@ beforeAll(async () => {
         throw new AegisError("invalid_request", `${nodeId} is no UUID`);
       },
     },
+    rotations: { rotate: nobody },
     log: silentLog,
   });
 });

@@ -5,14 +5,16 @@
 import { innerOf, verifyCompat } from "../envelope/compat.ts";
 import { verifyJwt } from "../envelope/jwt.ts";
 import type { TrustedKeyset } from "../envelope/keyset.ts";
-import { importPublicKey, importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
+import { importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
 import { uuidBytes } from "../envelope/statement.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import type { NodeRow, Store } from "../store/store.ts";
-import type { aegis } from "../wire/gen/messages.js";
+import { aegis } from "../wire/gen/messages.js";
 import { type CompatSession, type CompatStream, compatSession, peerCapabilities } from "./compat-session.ts";
+import { reconnectGraceMs } from "./node-token.ts";
 import type { ResultLedger } from "./result-ledger.ts";
+import { endWithKey, sessionKey } from "./rotation.ts";
 import { defaultHeartbeatMs, type Sessions } from "./sessions.ts";
 
 type EdgeEvent = ReturnType<typeof aegis.cluster.v1.EdgeEvent.decode>;
@@ -24,8 +26,7 @@ type HelloEvent = aegis.cluster.v1.HelloEvent.$Properties;
  */
 export const streamMemory = { perNode: 64, ms: 600_000 };
 
-/** The peer's daemon never renews its token by itself, so one that has expired counts for this long: the key proves the host. */
-export const tokenGraceMs = 365 * 24 * 60 * 60 * 1000;
+const { GoodbyeReason } = aegis.cluster.v1;
 
 /** gRPC status numbers. */
 const unauthenticated = 16;
@@ -64,6 +65,13 @@ export interface CompatDoor {
   hello(hello: HelloEvent, stream: CompatStream): Promise<CompatAnswer>;
 }
 
+interface Known {
+  kind: "known";
+  row: NodeRow;
+  nodeKey: PublicKey;
+  keyUntilMs: number | null;
+}
+
 export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
   const { store, keyset, sessions, clock, time, log } = options;
   const opened = new Map<string, Map<string, number>>();
@@ -76,7 +84,7 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
     refusal: null,
   });
 
-  async function judge(event: HelloEvent): Promise<CompatAnswer | { kind: "known"; row: NodeRow; nodeKey: PublicKey }> {
+  async function judge(event: HelloEvent): Promise<CompatAnswer | Known> {
     const stranger = refused(
       unauthenticated,
       "the host could not be authenticated; enroll it again if it should be known here",
@@ -91,7 +99,8 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
     const { claims } = token;
     const nodeId = claims.sub;
     const row = await store.node(nodeId);
-    const nodeKey = (row && importPublicKey(row.publicKey)) ?? nobody;
+    const key = row && (await sessionKey(store, row, claims, time()));
+    const nodeKey = key?.key ?? nobody;
     const said = { kind: "hello", nodeId, streamId, inner: innerOf.hello() } as const;
     const signed = {
       payload: envelope?.payload ?? new Uint8Array(),
@@ -106,8 +115,7 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
         ? refused(unauthenticated, `the host's clock is too far from this controller's, ${new Date(now).toISOString()}`)
         : stranger;
     }
-    if (!row || claims.tid !== row.tenantId) return stranger;
-    if (claims.cnf.jwk.x !== Buffer.from(nodeKey.raw).toString("base64url")) return stranger;
+    if (!row || !key || claims.tid !== row.tenantId) return stranger;
     if (row.revokedAt !== null) return refused(permissionDenied, "this host was revoked");
     if (options.requireStrict)
       return refused(failedPrecondition, "this controller takes strict sessions only; enroll the host again for them");
@@ -118,10 +126,11 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
         "this host is enrolled for strict sessions, and this Hello carries no seal_hello; only a new enrollment changes that",
       );
     }
-    if (now > claims.exp * 1000 + tokenGraceMs)
+    // The peer's daemon never renews its token by itself; the key proves the host.
+    if (now > claims.exp * 1000 + reconnectGraceMs)
       return refused(unauthenticated, "the node token expired more than a year ago; enroll the host again");
     if (now > claims.exp * 1000) log.warn("node_token_expired", { node_id: nodeId, hint: "aegis edge token refresh" });
-    return remember(nodeId, streamId) ?? { kind: "known", row, nodeKey };
+    return remember(nodeId, streamId) ?? { kind: "known", row, nodeKey, keyUntilMs: key.untilMs };
   }
 
   /** Takes note of a stream; a refusal when it cannot be told from a recording. */
@@ -151,9 +160,10 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
     },
   };
 
-  function guest(hello: HelloEvent, { row, nodeKey }: { row: NodeRow; nodeKey: PublicKey }, stream: CompatStream) {
+  function guest(hello: HelloEvent, { row, nodeKey, keyUntilMs }: Known, stream: CompatStream) {
     const { nodeId, tenantId } = row;
     const capabilities = peerCapabilities(hello.capabilities);
+    const left = new AbortController();
     const note = (change: Promise<unknown>) =>
       void change.catch((error: unknown) => log.error("store_failed", { node_id: nodeId, error }));
     let session: CompatSession | null = null;
@@ -174,11 +184,15 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
           onCapabilities: (bytes) => note(store.nodeCapabilities(nodeId, bytes)),
         });
         remove = sessions.add(session, defaultHeartbeatMs);
-        note(store.nodeConnected(nodeId, time(), capabilities, ""));
+        const { goodbye } = session;
+        const arrived = store.nodeConnected(nodeId, time(), capabilities, "");
+        note(arrived.then((present) => present || goodbye(GoodbyeReason.GOODBYE_REASON_REVOKED, "revoked")));
+        void endWithKey(session, keyUntilMs, { clock, time, signal: left.signal });
         log.warn("node_connected", { node_id: nodeId, tenant_id: tenantId, seal: "compat" });
       },
       event: (event) => session?.event(event) ?? false,
       gone() {
+        left.abort();
         remove?.();
         session?.closed();
         if (session && !sessions.get(nodeId)) {

@@ -7,7 +7,7 @@ import { type Frame, maxBodyBytes } from "../envelope/frame.ts";
 import { answerHello, type HeardHello, hearHello } from "../envelope/handshake.ts";
 import { verifyJwt } from "../envelope/jwt.ts";
 import type { TrustedKeyset } from "../envelope/keyset.ts";
-import { importPublicKey, importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
+import { importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
 import { signRefusal } from "../envelope/refusal.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
@@ -20,6 +20,7 @@ import type { CompatStream } from "./compat-session.ts";
 import type { ControllerKeys } from "./keys.ts";
 import { creditWindowBytes, type NodeSession, nodeSession, type SessionStream } from "./node-session.ts";
 import type { ResultLedger } from "./result-ledger.ts";
+import { endWithKey, sessionKey } from "./rotation.ts";
 import { defaultHeartbeatMs, type Sessions } from "./sessions.ts";
 
 const { GoodbyeReason, SealRefusal, EdgeCapabilities } = aegis.cluster.v1;
@@ -110,7 +111,9 @@ export function createDoorman(options: DoormanOptions): Doorman {
 
   async function judge(
     event: HelloEvent,
-  ): Promise<Answer | { kind: "known"; hello: HeardHello; row: NodeRow; mustRefresh: boolean }> {
+  ): Promise<
+    Answer | { kind: "known"; hello: HeardHello; row: NodeRow; keyUntilMs: number | null; mustRefresh: boolean }
+  > {
     const stranger = refused(
       unauthenticated,
       "the host could not be authenticated; enroll it again if it should be known here",
@@ -123,7 +126,8 @@ export function createDoorman(options: DoormanOptions): Doorman {
     if (token.kind === "refused") return stranger;
     const { claims } = token;
     const row = await store.node(claims.sub);
-    const nodeKey = (row && importPublicKey(row.publicKey)) ?? nobody;
+    const known = row && (await sessionKey(store, row, claims, time()));
+    const nodeKey = known?.key ?? nobody;
     const signature = event.sealHelloSignature ?? new Uint8Array();
     const heard = hearHello({ nodeId: claims.sub, streamId: event.streamId ?? "", sealHello, signature, nodeKey });
     if (heard.kind === "refused") {
@@ -131,8 +135,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
       return stranger;
     }
     const { hello } = heard;
-    if (!row || claims.tid !== row.tenantId || hello.controllerId !== keyset.controllerId) return stranger;
-    if (claims.cnf.jwk.x !== Buffer.from(row.publicKey).toString("base64url")) return stranger;
+    if (!row || !known || claims.tid !== row.tenantId || hello.controllerId !== keyset.controllerId) return stranger;
     if (row.seal !== "strict")
       return refused(failedPrecondition, "this host is enrolled for compat sessions; enroll it again for strict ones");
     if (row.revokedAt !== null)
@@ -149,7 +152,13 @@ export function createDoorman(options: DoormanOptions): Doorman {
     } catch {
       return signed(row.nodeId, sealHello, GoodbyeReason.GOODBYE_REASON_PROTOCOL, "the capabilities cannot be read");
     }
-    return { kind: "known", hello, row, mustRefresh: time() > (claims.iat + claims.exp) * 500 };
+    return {
+      kind: "known",
+      hello,
+      row,
+      keyUntilMs: known.untilMs,
+      mustRefresh: time() > (claims.iat + claims.exp) * 500,
+    };
   }
 
   return {
@@ -205,12 +214,14 @@ export function createDoorman(options: DoormanOptions): Doorman {
   interface Arrival extends NonNullable<ReturnType<typeof answerHello>> {
     hello: HeardHello;
     row: NodeRow;
+    keyUntilMs: number | null;
     stream: SessionStream;
     place: Place;
   }
 
-  function guest({ hello, row, stream, channel, accept, place }: Arrival): Guest {
+  function guest({ hello, row, keyUntilMs, stream, channel, accept, place }: Arrival): Guest {
     const patience = new AbortController();
+    const left = new AbortController();
     let session: NodeSession | null = null;
     let remove: (() => void) | null = null;
     const noted = (change: Promise<void>): Promise<void> =>
@@ -253,6 +264,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
       });
       remove = sessions.add(session, defaultHeartbeatMs);
       void noted(arrived(session));
+      void endWithKey(session, keyUntilMs, { clock, time, signal: left.signal });
       log.info("node_connected", { node_id: nodeId, tenant_id: tenantId, software_version: hello.softwareVersion });
       return true;
     }
@@ -270,6 +282,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
       frame: (frame) => (session ? session.receive(frame) : confirm(frame)),
       gone() {
         patience.abort();
+        left.abort();
         remove?.();
         session?.closed();
         if (session && !sessions.get(row.nodeId)) {

@@ -1,5 +1,5 @@
 /** How a host becomes known: tokens issued to operators, challenges to hosts, and the one transaction that lets a host in. */
-import { createHash, randomBytes, randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { nonceBytes, signEnrollGrant, verifyEnrollProof, verifyRekeyProof } from "../envelope/enrollment.ts";
 import { type Claims, signJwt, verifyJwt } from "../envelope/jwt.ts";
 import type { TrustedKeyset } from "../envelope/keyset.ts";
@@ -12,8 +12,8 @@ import type { Seal, Store } from "../store/store.ts";
 import type { aegis } from "../wire/gen/messages.js";
 import type { Challenges, OpenChallenge } from "./challenges.ts";
 import type { ControllerKeys } from "./keys.ts";
+import { mintNodeToken } from "./node-token.ts";
 
-export const nodeTokenLifeMs = 30 * 24 * 60 * 60 * 1000;
 export const maxEnrollmentTtlMs = 15 * 60 * 1000;
 const leewaySecs = 60;
 
@@ -63,10 +63,6 @@ export interface Admission {
   keysetChain: Uint8Array[];
   enrollGrant: Uint8Array;
 }
-
-const emptyCapabilitiesHash = createHash("sha256")
-  .update('{"gpu_count":0,"vram_gb":0,"cpu_cores":0,"available_memory_gb":0,"supported_runtimes":[],"tags":[]}')
-  .digest("hex");
 
 export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const { store, keys, keyset, challenges, time, log } = options;
@@ -184,25 +180,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     proofs: RekeyProofs,
   ): Promise<Admission> {
     const now = time();
-    const jti = randomUUID();
-    const exp = Math.floor((now + nodeTokenLifeMs) / 1000);
-    const nodeSecurityToken = signJwt(
-      "node",
-      {
-        sub: nodeId,
-        role: "edge",
-        tid: claims.tid,
-        cep: claims.cep,
-        cap_hash: emptyCapabilitiesHash,
-        iss: controllerId,
-        aud: "aegis-controller",
-        jti,
-        iat: Math.floor(now / 1000),
-        exp,
-        cnf: { jwk: { kty: "OKP", crv: "Ed25519", x: Buffer.from(key.raw).toString("base64url") } },
-      },
-      keys.token,
-    );
+    const minted = mintNodeToken({
+      ...{ nodeId, tenantId: claims.tid, nodeKey: key, endpoint: claims.cep },
+      ...{ controllerId, tokenKey: keys.token, nowMs: now },
+    });
     await store.transaction(async (tx) => {
       if (!(await tx.tenant(claims.tid))) throw denied(`tenant ${claims.tid} does not exist here any more`);
       const known = await tx.node(nodeId);
@@ -242,8 +223,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         enrolledAt: known?.enrolledAt ?? now,
         connectedSince: null,
         lastHeartbeatAt: null,
-        tokenJti: jti,
-        tokenExpiresAt: exp * 1000,
+        tokenJti: minted.jti,
+        tokenExpiresAt: minted.expiresAtMs,
         revokedAt: null,
       });
     });
@@ -253,10 +234,16 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       nodeId,
       nodePublicKey: key.raw,
       nonce,
-      nodeToken: Buffer.from(nodeSecurityToken),
+      nodeToken: Buffer.from(minted.token),
       keyset: keyset.bytes,
     });
-    return { nodeSecurityToken, expiresAtMs: exp * 1000, seal, keysetChain: [keyset.signed], enrollGrant };
+    return {
+      nodeSecurityToken: minted.token,
+      expiresAtMs: minted.expiresAtMs,
+      seal,
+      keysetChain: [keyset.signed],
+      enrollGrant,
+    };
   }
 }
 

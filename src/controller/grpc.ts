@@ -21,6 +21,7 @@ import { type EdgeCommand, type EdgeEvent, type EdgeTransport, edgeStream } from
 import type { Enrollment } from "./enrollment.ts";
 import { addHealth } from "./grpc-health.ts";
 import { addReflection } from "./grpc-reflection.ts";
+import type { Rotations } from "./rotation.ts";
 import type { TlsIdentity } from "./tls.ts";
 
 type EdgeCall = ServerDuplexStream<EdgeEvent, EdgeCommand>;
@@ -32,6 +33,7 @@ export interface GrpcOptions {
   tls: TlsIdentity;
   doorman: Doorman;
   enrollment: Enrollment;
+  rotations: Pick<Rotations, "rotate">;
   log: Log;
 }
 
@@ -43,7 +45,8 @@ export interface GrpcServer {
   close(): void;
 }
 
-export async function startGrpc({ host, port, tls, doorman, enrollment, log }: GrpcOptions): Promise<GrpcServer> {
+export async function startGrpc(options: GrpcOptions): Promise<GrpcServer> {
+  const { host, port, tls, doorman, enrollment, rotations, log } = options;
   // It would write to stderr by itself; what it knows comes back as errors.
   setLogVerbosity(logVerbosity.NONE);
   const server = new Server({
@@ -62,11 +65,16 @@ export async function startGrpc({ host, port, tls, doorman, enrollment, log }: G
       const { SealMode, SignedKeySet } = (await import("../wire/gen/messages.js")).aegis.cluster.v1;
       return {
         nodeSecurityToken,
-        expiresAt: { seconds: toLong(Math.floor(expiresAtMs / 1000)), nanos: (expiresAtMs % 1000) * 1_000_000 },
+        expiresAt: timestamp(expiresAtMs),
         keysetChain: keysetChain.map((signed) => SignedKeySet.decode(signed)),
         enrollGrant,
         sealMode: seal === "strict" ? SealMode.SEAL_MODE_STRICT : SealMode.SEAL_MODE_COMPAT,
       };
+    }),
+    rotateEdgeKey: unary<aegis.cluster.v1.RotateEdgeKeyRequest.$Properties, object>(log, async (request) => {
+      const { nodeSecurityToken, expiresAtMs, overlapUntilMs, rotateGrant } = await rotations.rotate(request);
+      const overlap = overlapUntilMs === null ? {} : { overlapUntil: timestamp(overlapUntilMs) };
+      return { nodeSecurityToken, expiresAt: timestamp(expiresAtMs), ...overlap, rotateGrant };
     }),
     connectEdge: (call: EdgeCall) => connectEdge(call, doorman, log),
   });
@@ -88,6 +96,8 @@ export async function startGrpc({ host, port, tls, doorman, enrollment, log }: G
   });
   return { port: bound, stopServing: health.stopServing, close: () => server.forceShutdown() };
 }
+
+const timestamp = (ms: number) => ({ seconds: toLong(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 });
 
 function connectEdge(call: EdgeCall, doorman: Doorman, log: Log): void {
   const transport: EdgeTransport = {

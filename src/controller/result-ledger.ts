@@ -4,6 +4,7 @@ import { verifyReceipt } from "../envelope/receipt.ts";
 import type { Log } from "../platform/log.ts";
 import type { CommandRow, NodeOutcome, Store } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
+import { resultKey } from "./rotation.ts";
 
 type CommandResultEvent = ReturnType<typeof aegis.cluster.v1.CommandResultEvent.decode>;
 
@@ -65,7 +66,10 @@ export function resultLedger({ store, time, log }: { store: Store; time: () => n
           log.error("result_of_no_command", { node_id: nodeId, command_id: commandId });
           return false;
         }
-        if (!verifyReceipt(nodeKey, { nodeId, commandId, commandBody: row.commandBody, result }, signature)) {
+        // Signed before the host got the key of this session, perhaps.
+        const ownKey = Buffer.from(nodeKey.keyId).equals(keyId);
+        const signer = ownKey ? nodeKey : await resultKey(tx, nodeId, keyId, time());
+        if (!signer || !verifyReceipt(signer, { nodeId, commandId, commandBody: row.commandBody, result }, signature)) {
           log.error("receipt_invalid", { node_id: nodeId, command_id: commandId, late: true });
           return false;
         }

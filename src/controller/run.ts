@@ -25,6 +25,7 @@ import { loadControllerKeys, ownKeyset } from "./keys.ts";
 import { databasePath } from "./operator-tokens.ts";
 import { resultLedger } from "./result-ledger.ts";
 import { createRevocations } from "./revocations.ts";
+import { createRotations } from "./rotation.ts";
 import { createSessions } from "./sessions.ts";
 import { createTargets } from "./targets.ts";
 import { createTenantAdmin } from "./tenants.ts";
@@ -100,6 +101,10 @@ export async function startController(options: ControllerOptions): Promise<Runni
       onAdmitted: (nodeId) =>
         sessions.end(nodeId, GoodbyeReason.GOODBYE_REASON_REPLACED, "this host was enrolled again"),
     });
+    const rotations = createRotations({
+      ...{ store, keys, keyset, sessions, publicEndpoint: endpoint.text, clock, time, log },
+    });
+    opened.push(() => rotations.close());
     const targets = createTargets({ store, nodes: sessions });
     const dispatcher = createDispatcher({ bus, store, keys, controllerId: config.controllerId, clock, time });
     const fleet = createFleet({ store, nodes: sessions, targets, dispatcher, clock, time, log });
@@ -111,7 +116,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     let state: "open" | "closing" = "open";
     const grpc = await startGrpc({
       ...{ host: listenAddress(endpoint), port: options.grpcPort ?? endpoint.port },
-      ...{ tls, doorman, enrollment, log },
+      ...{ tls, doorman, enrollment, rotations, log },
     });
     opened.push(() => grpc.close());
 

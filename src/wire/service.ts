@@ -34,6 +34,7 @@ const name = (rpc: string) => `/aegis.cluster.v1.NodeClusterService/${rpc}`;
 export const clusterService = {
   attestNode: method(name("AttestNode"), cluster.AttestNodeRequest, cluster.AttestNodeResponse),
   challengeNode: method(name("ChallengeNode"), cluster.ChallengeNodeRequest, cluster.ChallengeNodeResponse),
+  rotateEdgeKey: method(name("RotateEdgeKey"), cluster.RotateEdgeKeyRequest, cluster.RotateEdgeKeyResponse),
   connectEdge: method(name("ConnectEdge"), cluster.EdgeEvent, cluster.EdgeCommand, { client: true, server: true }),
 };
 
