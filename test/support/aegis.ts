@@ -29,6 +29,8 @@ export interface Machine {
   /** With these bytes on stdin. */
   feed(input: string, ...args: string[]): Promise<Outcome>;
   start(...args: string[]): Running;
+  /** On a terminal of its own; what it shows is `stdout()`, and `type` is a person. */
+  onTerminal(...args: string[]): Running & { type(text: string): void };
   /** Another program than the executable. */
   startProgram(command: string[]): Running;
 }
@@ -47,6 +49,46 @@ export function playground(): Playground {
   const folder = mkdtempSync(join(tmpdir(), "aegis-walk-"));
   const processes = new Set<Running>();
 
+  /** What a process wrote, and who waits for something in it. */
+  function observed(command: readonly string[]) {
+    const written = { stdout: "", stderr: "" };
+    let over = false;
+    const waiting = new Set<() => void>();
+    const tell = () => {
+      for (const look of [...waiting]) look();
+    };
+    return {
+      written,
+      add(pipe: "stdout" | "stderr", text: string) {
+        written[pipe] += text;
+        tell();
+      },
+      end() {
+        over = true;
+        tell();
+      },
+      until: (pattern: RegExp) =>
+        new Promise<RegExpExecArray>((resolve, reject) => {
+          const look = () => {
+            const all = written.stdout + written.stderr;
+            const found = pattern.exec(all);
+            if (found) resolve(found);
+            else if (over) reject(new Error(`${command.join(" ")} ended before ${pattern}:\n${all}`));
+            else return;
+            waiting.delete(look);
+          };
+          waiting.add(look);
+          look();
+        }),
+    };
+  }
+
+  function kept<R extends Running>(running: R): R {
+    processes.add(running);
+    void running.ended.then(() => processes.delete(running));
+    return running;
+  }
+
   function start(command: string[], env: Record<string, string>, input?: string): Running {
     const child = Bun.spawn(command, {
       cwd: env.HOME ?? folder,
@@ -55,57 +97,51 @@ export function playground(): Playground {
       stdout: "pipe",
       stderr: "pipe",
     });
-    let stdout = "";
-    let stderr = "";
-    let over = false;
-    const waiting = new Set<() => void>();
-    const tell = () => {
-      for (const look of [...waiting]) look();
-    };
-    const read = async (stream: ReadableStream<Uint8Array>, add: (text: string) => void) => {
+    const { written, add, end, until } = observed(command);
+    const read = async (stream: ReadableStream<Uint8Array>, pipe: "stdout" | "stderr") => {
       const decoder = new TextDecoder();
-      for await (const chunk of stream) {
-        add(decoder.decode(chunk, { stream: true }));
-        tell();
-      }
+      for await (const chunk of stream) add(pipe, decoder.decode(chunk, { stream: true }));
     };
-    const pipes = Promise.all([
-      read(child.stdout, (text) => {
-        stdout += text;
-      }),
-      read(child.stderr, (text) => {
-        stderr += text;
-      }),
-    ]);
+    const pipes = Promise.all([read(child.stdout, "stdout"), read(child.stderr, "stderr")]);
     const ended = (async (): Promise<Outcome> => {
       const exit = await child.exited;
       await pipes;
-      over = true;
-      tell();
-      return { exit, stdout, stderr };
+      end();
+      return { exit, ...written };
     })();
-    const running: Running = {
+    return kept({
       pid: child.pid,
-      stdout: () => stdout,
-      stderr: () => stderr,
-      until: (pattern) =>
-        new Promise((resolve, reject) => {
-          const look = () => {
-            const found = pattern.exec(stdout + stderr);
-            if (found) resolve(found);
-            else if (over) reject(new Error(`${command.join(" ")} ended before ${pattern}:\n${stdout}${stderr}`));
-            else return;
-            waiting.delete(look);
-          };
-          waiting.add(look);
-          look();
-        }),
+      stdout: () => written.stdout,
+      stderr: () => written.stderr,
+      until,
       signal: (name) => child.kill(name),
       ended,
-    };
-    processes.add(running);
-    void ended.then(() => processes.delete(running));
-    return running;
+    });
+  }
+
+  function startOnTerminal(command: string[], env: Record<string, string>) {
+    const { written, add, end, until } = observed(command);
+    const decoder = new TextDecoder();
+    const child = Bun.spawn(command, {
+      cwd: env.HOME ?? folder,
+      env,
+      terminal: { cols: 100, rows: 40, data: (_, chunk) => add("stdout", decoder.decode(chunk, { stream: true })) },
+    });
+    const ended = (async (): Promise<Outcome> => {
+      const exit = await child.exited;
+      end();
+      child.terminal?.close();
+      return { exit, ...written };
+    })();
+    return kept({
+      pid: child.pid,
+      stdout: () => written.stdout,
+      stderr: () => written.stderr,
+      until,
+      signal: (name: NodeJS.Signals) => child.kill(name),
+      ended,
+      type: (text: string) => void child.terminal?.write(text),
+    });
   }
 
   return {
@@ -120,6 +156,7 @@ export function playground(): Playground {
         run: (...args) => start([executable, ...args], env).ended,
         feed: (input, ...args) => start([executable, ...args], env, input).ended,
         start: (...args) => start([executable, ...args], env),
+        onTerminal: (...args) => startOnTerminal([executable, ...args], { ...env, TERM: "xterm" }),
         startProgram: (command) => start(command, env),
       };
     },

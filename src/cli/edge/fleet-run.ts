@@ -3,12 +3,15 @@ import type { ApiClient } from "../../api/client.ts";
 import { formatTarget } from "../../api/target-text.ts";
 import type { InvokeRequest } from "../../api/types.ts";
 import { AegisError } from "../../errors.ts";
+import { systemClock } from "../../platform/clock.ts";
 import { command, type Surroundings } from "../command.ts";
 import { connect } from "../connection.ts";
 import { outputFlag, outputFormat } from "../options.ts";
+import { gridView } from "../run-grid.ts";
 import { linesView } from "../run-lines.ts";
 import { recordsView } from "../run-records.ts";
-import { exitOf, followRun, hostsInWords } from "../run-report.ts";
+import { exitOf, followRun, hostsInWords, type RunView } from "../run-report.ts";
+import type { Terminal } from "../terminal.ts";
 import { fleetRunFlags, invokeRequest } from "./fleet-flags.ts";
 
 export default command({
@@ -26,7 +29,7 @@ cancelled, 8 when hosts only ran out of time, 9 below --require-min, 5 when no h
     const format = outputFormat(args.output, env);
     const client = await connect(given);
     if (!args.yes) await askFirst(client, request, given);
-    const view = format === "table" ? linesView(terminal) : recordsView(terminal, format);
+    const view = format !== "table" ? recordsView(terminal, format) : viewFor(terminal);
     const report = await followRun(client, request, view, stop);
     const status = exitOf(report);
     if (report.outcome === "complete" && report.results.size === 0)
@@ -38,6 +41,9 @@ cancelled, 8 when hosts only ran out of time, 9 below --require-min, 5 when no h
     return status;
   },
 });
+
+const viewFor = (terminal: Terminal): RunView =>
+  terminal.interactive ? gridView(terminal, systemClock) : linesView(terminal);
 
 async function askFirst(client: ApiClient, request: InvokeRequest, { terminal, stop }: Surroundings): Promise<void> {
   if (!terminal.interactive)

@@ -1,0 +1,299 @@
+/** What the owner of a host and an operator do at their own terminals, through the executable. */
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { freePort } from "../src/platform/free-port.ts";
+import { eventually, type Machine, type Outcome, playground, type Running } from "./support/aegis.ts";
+import { screenOf } from "./support/screen.ts";
+
+setDefaultTimeout(60_000);
+
+const place = playground();
+const server = place.machine("server");
+const host = place.machine("host");
+let operator: Machine;
+let url = "";
+let daemon: Running;
+
+const edgeDir = (machine: Machine) => join(machine.home, ".aegis/edge");
+const json = (outcome: Outcome) => JSON.parse(outcome.stdout);
+const settings = (machine: Machine) => readFileSync(join(edgeDir(machine), "aegis-config.yaml"), "utf8");
+
+async function token(name: string): Promise<string> {
+  return json(await operator.run("edge", "token", "issue", "--name", name, "-o", "json")).token;
+}
+
+async function startDaemon(machine: Machine): Promise<Running> {
+  const running = machine.start("edge", "run");
+  await running.until(/"event":"connected"/);
+  return running;
+}
+
+beforeAll(async () => {
+  await server.run("controller", "init", "--public-endpoint", `localhost:${await freePort()}`);
+  const controller = server.start("controller", "start", "--port", "0");
+  [, url = ""] = await controller.until(/"http_url":"([^"]+)"/);
+  const { profiles } = JSON.parse(readFileSync(join(server.home, ".aegis/credentials"), "utf8"));
+  operator = place.machine("desk", { AEGIS_CONTROLLER: url, AEGIS_USER_TOKEN: profiles.default.token });
+  await host.feed(await token("host"), "edge", "enroll", "-", "--no-service");
+  daemon = await startDaemon(host);
+});
+afterAll(() => place.close());
+
+describe("at a terminal, enroll", () => {
+  const enroll = ["edge", "enroll", "--token-file", "token", "--no-service"];
+
+  async function prepared(name: string): Promise<Machine> {
+    const machine = place.machine(name);
+    writeFileSync(join(machine.home, "token"), await token(name));
+    return machine;
+  }
+
+  test("asks which folders tools may read, shows the plan, and waits for a yes", async () => {
+    const machine = await prepared("asked");
+    mkdirSync(join(machine.home, "projects"));
+    const running = machine.onTerminal(...enroll);
+    await running.until(/Which folders may tools read\?/);
+    running.type("~/projects\n");
+    await running.until(/enroll this host\? \[y\/N\]/);
+    expect(readdirSync(machine.home).sort()).toEqual(["projects", "token"]);
+    running.type("y\n");
+    expect((await running.ended).exit).toBe(0);
+    expect(running.stdout()).toMatch(/root key +SHA256:/);
+    expect(settings(machine)).toContain(join(machine.home, "projects"));
+    expect(settings(machine)).not.toContain("operator");
+  });
+
+  test("does nothing without a yes, nor after Ctrl-C", async () => {
+    for (const [answer, exit] of [
+      ["n\n", 7],
+      ["\n", 7],
+      ["\u0003", 7],
+    ] as const) {
+      const machine = await prepared(`no-${answer.charCodeAt(0)}`);
+      const running = machine.onTerminal(...enroll);
+      await running.until(/Which folders/);
+      running.type("\n");
+      await running.until(/enroll this host\?/);
+      running.type(answer);
+      expect((await running.ended).exit).toBe(exit);
+      expect(readdirSync(machine.home)).toEqual(["token"]);
+    }
+  });
+
+  test("asks about each conflict: keep, overwrite or stop", async () => {
+    const machine = await prepared("again");
+    await machine.feed(await token("again"), "edge", "enroll", "-", "--no-service");
+    const key = readFileSync(join(edgeDir(machine), "node.key"));
+    const stopped = machine.onTerminal(...enroll);
+    await stopped.until(/node\.key: this host has a key\. Keep it, overwrite it, or stop\? \[k\/o\/S\]/);
+    stopped.type("\n");
+    expect((await stopped.ended).exit).toBe(7);
+    expect(readFileSync(join(edgeDir(machine), "node.key"))).toEqual(key);
+
+    const kept = machine.onTerminal(...enroll);
+    await kept.until(/\[k\/o\/S\]/);
+    kept.type("k\n");
+    expect((await kept.ended).exit).toBe(0);
+    expect(kept.stdout()).toContain("nothing: this host was enrolled already");
+    expect(readFileSync(join(edgeDir(machine), "node.key"))).toEqual(key);
+
+    const replaced = machine.onTerminal(...enroll);
+    await replaced.until(/\[k\/o\/S\]/);
+    replaced.type("o\n");
+    await replaced.until(/enroll this host\?/);
+    replaced.type("y\n");
+    expect((await replaced.ended).exit).toBe(0);
+    expect(replaced.stdout()).toContain("this becomes a new host with a node id of its own");
+    expect(readFileSync(join(edgeDir(machine), "node.key"))).not.toEqual(key);
+    const [archived = ""] = readdirSync(join(edgeDir(machine), "archive"));
+    expect(readFileSync(join(edgeDir(machine), "archive", archived))).toEqual(key);
+  });
+});
+
+describe("at a terminal, fleet run", () => {
+  const run = ["edge", "fleet", "run", "--target", "all", "--tool", "cmd.run", "--arg", "command=uname"];
+
+  test("says what it is about to do, and shows every host in its place", async () => {
+    const running = operator.onTerminal(...run);
+    await running.until(/run it\? \[y\/N\]/);
+    expect(running.stdout()).toContain("cmd.run on all: 1 host (host)");
+    running.type("y\n");
+    expect((await running.ended).exit).toBe(0);
+    const screen = screenOf(running.stdout());
+    expect(screen).toContain("host | Linux");
+    expect(screen.slice(-2)).toEqual([expect.stringMatching(/^complete: 1 ok/), ""]);
+    expect(running.stdout()).toContain("\u001b[");
+  });
+
+  test("runs nothing without a yes", async () => {
+    const running = operator.onTerminal(...run);
+    await running.until(/run it\?/);
+    running.type("\n");
+    expect((await running.ended).exit).toBe(7);
+    expect(running.stdout()).not.toContain("host | Linux");
+  });
+
+  test("neither asks nor draws with NO_COLOR", async () => {
+    const machine = place.machine("plain-desk", { ...operator.env, NO_COLOR: "1" });
+    const asked = machine.onTerminal(...run);
+    expect(await asked.ended).toMatchObject({ exit: 2, stdout: expect.stringContaining("add --yes") });
+    const running = machine.onTerminal(...run, "--yes");
+    expect((await running.ended).exit).toBe(0);
+    expect(running.stdout()).not.toContain("\u001b");
+  });
+});
+
+describe("an operator", () => {
+  test("signs in with a token that is neither shown nor kept open to others, and out again", async () => {
+    const made = await server.run(
+      "controller",
+      "token",
+      "create",
+      "--name",
+      "bob",
+      "--scope",
+      "aegis.edge.hosts.read",
+      "-o",
+      "json",
+    );
+    const { token: secret, id } = json(made);
+    const desk = place.machine("bob");
+    const login = desk.onTerminal("login", url);
+    await login.until(/the token: /);
+    login.type(`${secret}\n`);
+    expect((await login.ended).exit).toBe(0);
+    expect(login.stdout()).not.toContain(secret);
+    const credentials = join(desk.home, ".aegis/credentials");
+    expect(statSync(credentials).mode & 0o777).toBe(0o600);
+    expect(json(await desk.run("whoami", "-o", "json"))).toMatchObject({ principal: "bob", url });
+
+    expect((await server.run("controller", "token", "ls")).stdout).toMatch(new RegExp(`^bob +${id} +valid`, "m"));
+    expect((await server.run("controller", "token", "revoke", id)).exit).toBe(0);
+    expect((await server.run("controller", "token", "revoke", id)).stderr).toContain("was revoked already");
+    const late = await desk.run("whoami");
+    expect(late).toMatchObject({ exit: 3, stderr: expect.stringContaining("revoked") });
+    expect((await desk.run("logout")).exit).toBe(0);
+    expect(readFileSync(credentials, "utf8")).not.toContain(secret);
+    expect((await desk.run("whoami")).stderr).toContain("no controller is known here");
+  });
+
+  test("over TLS compares the authority's fingerprint once, before the token is sent", async () => {
+    const remote = place.machine("remote-server");
+    const name = Bun.spawnSync(["uname", "-n"]).stdout.toString().trim();
+    await remote.run("controller", "init", "--public-endpoint", `${name}:${await freePort()}`);
+    const controller = remote.start("controller", "start", "--port", "0");
+    const [, address = ""] = await controller.until(/"http_url":"(https:[^"]+)"/);
+    const secure = `https://localhost:${new URL(address).port}`;
+    const { stdout: secret } = await remote.run(
+      "controller",
+      "token",
+      "create",
+      "--name",
+      "eve",
+      "--scope",
+      "aegis.admin",
+    );
+    const { fingerprint, ca_pem } = json(await remote.run("controller", "ca", "-o", "json"));
+    expect((await remote.run("controller", "ca")).stdout).toBe(ca_pem);
+
+    const desk = place.machine("eve");
+    const login = (...flags: string[]) => desk.feed(secret, "login", secure, ...flags);
+    const unknown = await login();
+    expect(unknown).toMatchObject({ exit: 3, stderr: expect.stringContaining(`its fingerprint is ${fingerprint}`) });
+    const other = fingerprint.replace(/:.{4}/, ":AAAA");
+    expect(await login("--fingerprint", other)).toMatchObject({
+      exit: 3,
+      stderr: expect.stringContaining("is not the controller you mean"),
+    });
+    expect(existsSync(join(desk.home, ".aegis"))).toBe(false);
+    expect((await login("--fingerprint", fingerprint)).exit).toBe(0);
+    expect(json(await desk.run("whoami", "-o", "json"))).toMatchObject({ principal: "eve", url: secure });
+
+    const person = place.machine("eve-asked");
+    writeFileSync(join(person.home, "secret"), secret);
+    const asked = person.onTerminal("login", secure, "--token-file", "secret");
+    await asked.until(/Is that what aegis controller ca shows there\? \[y\/N\]/);
+    asked.type("y\n");
+    expect((await asked.ended).exit).toBe(0);
+    controller.signal("SIGTERM");
+    await controller.ended;
+  });
+});
+
+describe("the owner of a host", () => {
+  test("pauses it: every call is refused until resume", async () => {
+    expect((await host.run("edge", "pause")).stderr).toContain("paused");
+    expect((await host.run("edge", "pause")).stderr).toContain("already");
+    const refused = await operator.run("edge", "exec", "host", "--", "uname");
+    expect(refused.exit).toBe(255);
+    expect(refused.stderr).toContain("paused");
+    expect((await host.run("edge", "resume")).exit).toBe(0);
+    expect((await operator.run("edge", "exec", "host", "--", "uname")).exit).toBe(0);
+    expect((await host.run("edge", "resume")).stderr).toContain("it was not paused");
+  });
+
+  test("asks what a call would meet, and gets what the daemon would say", async () => {
+    const test = (...words: string[]) => host.run("edge", "policy", "test", ...words);
+    const allowed = await test("-o", "json", "--", "uname", "-a");
+    expect(allowed.exit).toBe(0);
+    expect(json(allowed)).toMatchObject({
+      allowed: true,
+      rule: expect.stringMatching(/^default\.capabilities\[\d+\]$/),
+    });
+    const denied = await test("--", "cat", "/etc/passwd");
+    expect(denied.exit).toBe(3);
+    expect(denied.stdout).toMatch(/verdict +denied/);
+    expect(denied.stdout).toContain("cat");
+    const { stderr } = await operator.run("edge", "exec", "host", "--", "cat", "/etc/passwd");
+    const { reason } = json(await test("-o", "json", "--", "cat", "/etc/passwd"));
+    expect(stderr).toContain(reason);
+    expect(await test("--context", "nope", "--", "uname")).toMatchObject({
+      exit: 1,
+      stderr: expect.stringContaining("it has: default"),
+    });
+    expect((await test("--tool", "fs.nope", "--arg", "path=/")).stderr).toContain("no such tool");
+  });
+
+  test("keeps secrets that are never printed", async () => {
+    const secrets = join(edgeDir(host), "secrets");
+    expect((await host.feed("hunter2\n", "edge", "secret", "set", "db")).exit).toBe(0);
+    expect(readFileSync(join(secrets, "db"), "utf8")).toBe("hunter2");
+    expect(statSync(join(secrets, "db")).mode & 0o777).toBe(0o600);
+    writeFileSync(join(host.home, "value"), "from a file");
+    expect((await host.run("edge", "secret", "set", "api", "value")).stderr).toBe("api is set\n");
+    const typed = host.onTerminal("edge", "secret", "set", "db");
+    await typed.until(/db: /);
+    typed.type("wrong\u007f\u007f\u007f\u007f\u007fright\n");
+    expect((await typed.ended).exit).toBe(0);
+    expect(typed.stdout()).not.toContain("right");
+    expect(readFileSync(join(secrets, "db"), "utf8")).toBe("right");
+    expect(json(await host.run("edge", "secret", "ls", "-o", "json"))).toEqual(["api", "db"]);
+    expect((await host.run("edge", "secret", "rm", "db")).stderr).toBe("db is gone\n");
+    expect((await host.run("edge", "secret", "rm", "db")).stderr).toBe("there was no db\n");
+    expect((await host.feed("x", "edge", "secret", "set", "../key")).exit).toBe(2);
+  });
+
+  test("leaves: the daemon stops, key and token are gone, and the rest waits for another enrollment", async () => {
+    const { node_id } = json(await host.run("edge", "status", "-o", "json"));
+    const left = await host.run("edge", "logout");
+    expect(left.exit).toBe(0);
+    expect(left.stderr).toContain(`aegis edge keys revoke-remote ${node_id}`);
+    expect((await daemon.ended).exit).toBe(0);
+    const dir = edgeDir(host);
+    expect(["node.key", "node.key.pub", "node.token"].filter((name) => existsSync(join(dir, name)))).toEqual([]);
+    expect(settings(host)).toContain(node_id);
+    expect(await host.run("edge", "run")).toMatchObject({
+      exit: 78,
+      stderr: expect.stringContaining("is not enrolled"),
+    });
+    await eventually("the controller knows", async () =>
+      json(await operator.run("edge", "ls", "-o", "json")).every(
+        (one: { name: string; status: string }) => one.name !== "host" || one.status === "disconnected",
+      ),
+    );
+    expect((await host.run("edge", "logout", "--purge")).exit).toBe(0);
+    expect(existsSync(dir)).toBe(false);
+    expect((await host.run("edge", "logout")).exit).toBe(78);
+  });
+});
