@@ -10,7 +10,7 @@ import { securityContextWarnings } from "../policy/context-warnings.ts";
 import { type EdgeConfig, edgeConfig, judge, type Seal } from "./edge.ts";
 import type { EdgeDocument } from "./edge-schema.ts";
 import { deepFrozen } from "./frozen.ts";
-import { located, merged, readLayer } from "./layers.ts";
+import { type Layer, located, merged, readLayer } from "./layers.ts";
 
 export interface LoadOptions {
   stateDir: string;
@@ -23,12 +23,12 @@ export interface LoadOptions {
 /** `~/.aegis/config.yaml` below, the host's own file above it. */
 export async function loadEdgeConfig(o: LoadOptions): Promise<{ config: EdgeConfig; warnings: string[] }> {
   const configPath = o.configPath ?? join(o.stateDir, edgeFileNames.config);
-  const own = await readLayer(configPath);
+  const own = await repairable(configPath);
   if (!own)
     throw new AegisError("not_enrolled", `this host is not enrolled: ${configPath} does not exist`, {
       hint: "aegis edge enroll TOKEN",
     });
-  const shared = await readLayer(join(aegisHome(o.env, o.home), "config.yaml"));
+  const shared = await repairable(join(aegisHome(o.env, o.home), "config.yaml"));
   const layers = shared ? [shared, own] : [own];
   const document = merged(layers);
   const where = (path: readonly PropertyKey[]) => located(layers, path);
@@ -50,6 +50,17 @@ export async function loadEdgeConfig(o: LoadOptions): Promise<{ config: EdgeConf
   ];
   const config = edgeConfig(judged.document, { ...files, ...o, configPath, hostname: hostname(), seal });
   return { config: deepFrozen(config), warnings };
+}
+
+/** What cannot be read at all is said with what to do about it. */
+async function repairable(file: string): Promise<Layer | null> {
+  return await readLayer(file).catch((thrown: unknown) => {
+    const { code, message } = AegisError.from(thrown);
+    throw new AegisError(code, message, {
+      cause: thrown,
+      hint: `edit ${file}, or restore it from a backup such as ${file}.bak; aegis edge enroll --force TOKEN writes a fresh one`,
+    });
+  });
 }
 
 function invalid(problems: readonly string[], configPath: string): AegisError {

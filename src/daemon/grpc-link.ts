@@ -70,9 +70,8 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
   /** Why nothing could be reached, in words that name the proxy when it was the proxy. */
   const unreachable: Unreachable = (details) => {
     if (tlsFailure) return { reason: tlsFailure.message, ...(tlsFailure.hint ? { hint: tlsFailure.hint } : {}) };
-    return {
-      reason: proxy ? `the proxy ${authorityOf(proxy)} (${proxy.from}) cannot be reached: ${details}` : details,
-    };
+    const reason = plain(details);
+    return { reason: proxy ? `the proxy ${authorityOf(proxy)} (${proxy.from}) cannot be reached: ${reason}` : reason };
   };
 
   /**
@@ -128,7 +127,9 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
       const reached = client.getChannel().getConnectivityState(false) === connectivityState.READY;
       const onEnd: StreamHandlers["onEnd"] = (end) =>
         handlers.onEnd(
-          reached || end.status !== status.UNAVAILABLE ? end : { ...end, message: unreachable(end.message).reason },
+          reached || end.status !== status.UNAVAILABLE
+            ? end
+            : { ...end, message: notReached(where, unreachable(end.message).reason) },
         );
       return stream(client, { ...handlers, onEnd }, () => hangUp(client));
     },
@@ -198,9 +199,14 @@ function failed(where: string, path: string, error: ServiceError | null, unreach
   const peerTimeMs = peerTime(error.metadata);
   if (code) return new LinkError(code, error.details, { cause: error, peerTimeMs });
   const { reason, hint = checkPath } = unreachable(error.details);
-  const message = `cannot reach the controller at ${where}: ${reason}`;
-  return new LinkError("unavailable", message, { cause: error, hint, peerTimeMs });
+  return new LinkError("unavailable", notReached(where, reason), { cause: error, hint, peerTimeMs });
 }
+
+const notReached = (where: string, reason: string): string => `cannot reach the controller at ${where}: ${reason}`;
+
+/** Without the words that grpc-js puts around what the system said. */
+const plain = (details: string): string =>
+  details.replace(/^No connection established\. Last error: (?:Error: )?/, "").replace(/\.? Resolution note: $/, "");
 
 /** HTTP's own header, which every server sends with its answer. */
 function peerTime(metadata: Metadata | undefined): number | null {
