@@ -4,6 +4,7 @@
  */
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { buildNative, nativeCompiler } from "./native.ts";
 import { releaseKey } from "./release-key.ts";
 
 const root = join(import.meta.dir, "..");
@@ -27,17 +28,25 @@ export interface Compilation {
   hardening: readonly string[];
   /** Path of the Bun that goes in; the one that runs this unless a release says otherwise, so nothing is fetched. */
   runtime?: string;
+  /** Our name of the target, whose native parts go in; none when absent. */
+  target?: string;
 }
 
-/** One run of the bundler. */
+/** One run of the bundler. Every file named after the entry is embedded under its own name. */
 export function compile(what: Compilation): void {
+  const native = what.target === undefined ? null : buildNative(what.target);
   const flags = ["--compile", "--minify", "--sourcemap=none", "--splitting", "--bytecode", "--format=esm"];
-  const define = Object.entries(what.define).flatMap(([name, text]) => ["--define", `${name}=${JSON.stringify(text)}`]);
+  const constants = native
+    ? { ...what.define, AEGIS_NATIVE: JSON.stringify(native.sums), AEGIS_NATIVE_MISSING: native.missing ?? "" }
+    : what.define;
+  const define = Object.entries(constants).flatMap(([name, text]) => ["--define", `${name}=${JSON.stringify(text)}`]);
   const command = [process.execPath, "build", ...flags, ...what.hardening, `--target=${what.bunTarget}`];
   command.push(
     `--compile-executable-path=${what.runtime ?? process.execPath}`,
     ...define,
+    "--asset-naming=[name]",
     what.entry,
+    ...Object.values(native?.files ?? {}),
     "--outfile",
     what.outfile,
   );
@@ -77,9 +86,16 @@ function fingerprint(stamped: Readonly<Record<string, string>>): string {
     (path) => !path.endsWith(".test.ts"),
   );
   const hash = new Bun.CryptoHasher("sha256");
-  for (const path of [...files, "package.json", "package-lock.json", "tsconfig.json", "install/build.ts"].sort())
+  for (const path of [
+    ...files,
+    "package.json",
+    "package-lock.json",
+    "tsconfig.json",
+    "install/build.ts",
+    "install/native.ts",
+  ].sort())
     hash.update(`\0${path}\0`).update(readFileSync(join(root, path)));
-  return hash.update(JSON.stringify([Bun.revision, stamped])).digest("hex");
+  return hash.update(JSON.stringify([Bun.revision, stamped, nativeCompiler(stamped.AEGIS_TARGET ?? "")])).digest("hex");
 }
 
 /** The stamp names the file it belongs to, so an executable put there by hand is not taken for ours. */
@@ -114,7 +130,7 @@ function buildHost(force: boolean): boolean {
   const scratch = mkdtempSync(join(dist, ".build-"));
   try {
     const fresh = join(scratch, "aegis");
-    compile({ entry: join(root, "src/main.ts"), outfile: fresh, bunTarget, define, hardening });
+    compile({ entry: join(root, "src/main.ts"), outfile: fresh, bunTarget, define, hardening, target });
     rmSync(stampFile, { force: true });
     renameSync(process.platform === "win32" ? `${fresh}.exe` : fresh, executable);
     const freshStamp = join(scratch, "stamp");

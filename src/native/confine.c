@@ -1,0 +1,211 @@
+/* Landlock for children of the daemon: everything their user can do, except what was added as protected or read-only.
+ *
+ * Landlock only grants, and a grant holds for all that lies beneath. So every directory on the way from / to a protected
+ * path is listed (names only) and its other entries are granted one by one. Nothing new can be made directly in a
+ * directory on the way, because that right would reach the protected path too. */
+#define _GNU_SOURCE
+#include "launch.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* linux/landlock.h of a build machine may be older than the kernel of the host. The numbers are the same on every CPU. */
+#define CREATE_RULESET 444
+#define ADD_RULE 445
+#define RESTRICT_SELF 446
+#define QUERY_VERSION 1
+#define RULE_PATH_BENEATH 1
+#define SCOPE_ABSTRACT_SOCKETS 1
+#define SCOPE_SIGNALS 2
+typedef unsigned long long rights;
+enum { EXECUTE = 1, WRITE_FILE = 2, READ_FILE = 4, READ_DIR = 8, REFER = 1 << 13, TRUNCATE = 1 << 14 };
+#define OF_FILES (EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE)
+#define TO_READ (EXECUTE | READ_FILE | READ_DIR)
+struct ruleset_attr { rights fs, net, scoped; };
+struct __attribute__((packed)) path_beneath { rights allowed; int parent; };
+
+static struct { char path[PATH_MAX]; enum kind kind; } added[MAX_PATHS];
+static int count;
+static rights handled = (1 << 13) - 1;
+static int ruleset = -1;
+
+int confine_abi(void) {
+  long abi = syscall(CREATE_RULESET, NULL, 0, QUERY_VERSION);
+  return abi < 1 ? 0 : (int)abi;
+}
+
+/* Whether `path` is `above` or lies beneath it. */
+static int beneath(const char *path, const char *above) {
+  size_t n = strlen(above);
+  if (n == 1) return 1;
+  return !strncmp(path, above, n) && (path[n] == 0 || path[n] == '/');
+}
+
+static int add(const char *path, enum kind kind) {
+  for (int i = 0; i < count; i++)
+    if (!strcmp(added[i].path, path)) return 0;
+  if (count == MAX_PATHS || strlen(path) >= PATH_MAX) return errno = E2BIG, -1;
+  strcpy(added[count].path, path);
+  added[count++].kind = kind;
+  return 0;
+}
+
+/* What does not exist yet is added as well: its name resolves as far as it exists. */
+int confine_add(const char *path, enum kind kind) {
+  char head[PATH_MAX], real[PATH_MAX], tail[PATH_MAX] = "", longer[PATH_MAX * 2];
+  if (path[0] != '/' || strlen(path) >= PATH_MAX) return errno = EINVAL, -1;
+  strcpy(head, path);
+  while (!realpath(head, real)) {
+    char *slash = strrchr(head, '/');
+    if (errno != ENOENT || !slash) return -1;
+    snprintf(longer, sizeof longer, "%s%s", slash, tail);
+    if (strlen(longer) >= sizeof tail) return errno = ENAMETOOLONG, -1;
+    strcpy(tail, longer);
+    if (slash == head) { strcpy(real, "/"); break; }
+    *slash = 0;
+  }
+  snprintf(longer, sizeof longer, "%s%s", strcmp(real, "/") || !*tail ? real : "", tail);
+  for (size_t n = strlen(longer); n > 1 && longer[n - 1] == '/'; n--) longer[n - 1] = 0;
+  if (!strcmp(longer, "/")) return errno = EINVAL, -1;
+  return add(longer, kind);
+}
+
+struct mount { char device[32], root[PATH_MAX], point[PATH_MAX]; };
+
+/* Blanks and backslashes stand as \040 in /proc/self/mountinfo. */
+static void unescape(char *text) {
+  char *to = text;
+  for (; *text; text++)
+    if (text[0] == '\\' && text[1] && text[2] && text[3]) {
+      *to++ = (char)((text[1] - '0') * 64 + (text[2] - '0') * 8 + (text[3] - '0'));
+      text += 3;
+    } else *to++ = *text;
+  *to = 0;
+}
+
+/* 1 with the next mount, 0 at the end. */
+static int next_mount(FILE *file, struct mount *mount) {
+  static char *line;
+  static size_t size;
+  while (getline(&line, &size, file) >= 0) {
+    if (sscanf(line, "%*d %*d %31s %4095s %4095s", mount->device, mount->root, mount->point) != 3) continue;
+    unescape(mount->root);
+    unescape(mount->point);
+    return 1;
+  }
+  return 0;
+}
+
+static const char *below(const char *path, const char *above) { return path + (strcmp(above, "/") ? strlen(above) : 0); }
+
+static int add_aliases_of(int index, FILE *mounts) {
+  char inside[PATH_MAX * 2], alias[PATH_MAX * 2];
+  const char *path = added[index].path;
+  struct mount mount, home = {.point = ""};
+  struct stat here, there;
+  if (stat(path, &here)) return errno == ENOENT ? 0 : -1;
+  rewind(mounts);
+  while (next_mount(mounts, &mount)) /* a later mount lies on top of an earlier one */
+    if (beneath(path, mount.point) && strlen(mount.point) >= strlen(home.point)) home = mount;
+  if (!home.point[0]) return errno = ENOENT, -1;
+  snprintf(inside, sizeof inside, "%s%s", strcmp(home.root, "/") ? home.root : "", below(path, home.point));
+  rewind(mounts);
+  while (next_mount(mounts, &mount)) {
+    if (strcmp(mount.device, home.device)) continue;
+    if (beneath(mount.root, inside)) { /* a part of it, mounted somewhere else */
+      if (!beneath(mount.point, path) && strcmp(mount.point, "/") && add(mount.point, added[index].kind)) return -1;
+    } else if (beneath(inside, mount.root)) {
+      snprintf(alias, sizeof alias, "%s%s", strcmp(mount.point, "/") ? mount.point : "", below(inside, mount.root));
+      if (!stat(alias, &there) && there.st_dev == here.st_dev && there.st_ino == here.st_ino && add(alias, added[index].kind)) return -1;
+    }
+  }
+  return 0;
+}
+
+int confine_add_aliases(void) {
+  FILE *mounts = fopen("/proc/self/mountinfo", "re");
+  if (!mounts) return -1;
+  int failed = 0;
+  for (int i = 0; i < count && !failed; i++) failed = add_aliases_of(i, mounts);
+  fclose(mounts);
+  return failed;
+}
+
+static int grant(int fd, int is_directory, rights allowed) {
+  struct path_beneath rule = {.allowed = allowed & handled & (is_directory ? ~0ULL : OF_FILES), .parent = fd};
+  return rule.allowed && syscall(ADD_RULE, ruleset, RULE_PATH_BENEATH, &rule, 0) ? -1 : 0;
+}
+
+enum place { ELSEWHERE, ON_THE_WAY, EXACTLY };
+
+static enum place place_of(const char *path, enum kind kind) {
+  enum place place = ELSEWHERE;
+  for (int i = 0; i < count; i++) {
+    if (added[i].kind != kind) continue;
+    if (!strcmp(added[i].path, path)) return EXACTLY;
+    if (beneath(added[i].path, path)) place = ON_THE_WAY;
+  }
+  return place;
+}
+
+/* Grants what lies in the directory `fd`, which is on the way; takes the descriptor. A symbolic link is granted nothing:
+ * where it leads to is judged there. */
+static int grant_around(int fd, const char *path, rights allowed) {
+  DIR *directory = fdopendir(fd);
+  if (!directory) return close(fd), -1;
+  int failed = grant(fd, 1, READ_DIR);
+  for (struct dirent *entry; !failed && (entry = readdir(directory));) {
+    char child[PATH_MAX * 2];
+    struct stat st;
+    if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || entry->d_type == DT_LNK) continue;
+    snprintf(child, sizeof child, "%s/%s", strcmp(path, "/") ? path : "", entry->d_name);
+    enum place protected = place_of(child, PROTECTED), read_only = place_of(child, READ_ONLY);
+    if (protected == EXACTLY) continue;
+    int on_the_way = protected == ON_THE_WAY || read_only == ON_THE_WAY;
+    int at = openat(fd, entry->d_name, O_NOFOLLOW | O_CLOEXEC | (on_the_way ? O_RDONLY | O_DIRECTORY : O_PATH));
+    if (at < 0) continue; /* gone, or closed to this user as well */
+    rights mine = read_only == EXACTLY ? allowed & TO_READ : allowed;
+    if (on_the_way) { failed = grant_around(at, child, mine); continue; }
+    int is_directory = entry->d_type == DT_DIR;
+    if (entry->d_type == DT_UNKNOWN && !fstat(at, &st)) is_directory = S_ISDIR(st.st_mode);
+    failed = grant(at, is_directory, mine);
+    close(at);
+  }
+  int why = errno;
+  closedir(directory);
+  errno = why;
+  return failed;
+}
+
+int confine_ruleset(void) {
+  int abi = confine_abi();
+  if (abi < 1) return -1;
+  if (abi >= 2) handled |= REFER;
+  if (abi >= 3) handled |= TRUNCATE;
+  struct ruleset_attr attr = {.fs = handled, .scoped = abi >= 6 ? SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS : 0};
+  ruleset = (int)syscall(CREATE_RULESET, &attr, abi >= 6 ? sizeof attr : sizeof attr.fs, 0);
+  int top = ruleset < 0 ? -1 : open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (top < 0 || grant_around(top, "/", handled)) return -1;
+  for (int i = 0; i < count; i++) { /* a program that lives inside what is protected can still be read and run */
+    struct stat st;
+    int fd = added[i].kind == READ_ONLY ? open(added[i].path, O_PATH | O_CLOEXEC | O_NOFOLLOW) : -1;
+    if (fd < 0) continue;
+    int failed = fstat(fd, &st) || grant(fd, S_ISDIR(st.st_mode), place_of(added[i].path, PROTECTED) == ON_THE_WAY ? READ_DIR : TO_READ);
+    close(fd);
+    if (failed) return -1;
+  }
+  return ruleset;
+}
+
+int confine_self(int rules) {
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return -1;
+  return (int)syscall(RESTRICT_SELF, rules, 0);
+}
