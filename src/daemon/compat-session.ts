@@ -90,6 +90,7 @@ export async function runCompatSession(options: CompatSessionOptions, signal: Ab
     return { kind: "shutdown" };
   } finally {
     if (writer) outbox.detach(writer);
+    invocations.resume();
     signal.removeEventListener("abort", stopped);
     inner.abort();
     stream?.close();
@@ -103,7 +104,7 @@ export async function runCompatSession(options: CompatSessionOptions, signal: Ab
       else invocations.submit(reading.call);
     } else if (command.cancel) invocations.cancel(command.cancel.commandId ?? "", "by the controller");
     else if (command.drain) {
-      invocations.drain();
+      void invocations.drain(0);
       log.info("draining");
     } else if (command.shutdown) return lostBecause("the controller asked this daemon to hang up");
     // Settings of this host are not for a controller that proves nothing.

@@ -4,6 +4,7 @@
  */
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
+import { untilAbort } from "../platform/until-abort.ts";
 import type { StopReason, ToolContext } from "../tools/tool.ts";
 import { type Host, type Invoked, invoke, refusal } from "./invoke.ts";
 import type { Delivery, Outbox } from "./outbox.ts";
@@ -26,9 +27,16 @@ export interface Invocations {
   /** Answers a call that cannot even be read. */
   reject(commandId: string, commandBody: Uint8Array, reason: string): void;
   cancel(commandId: string, detail: string): void;
-  /** No new calls from now on. */
-  drain(): void;
-  /** Drains, gives what runs `graceMs` to finish, stops the rest, and resolves when everything is answered. */
+  /**
+   * No new calls until `resume`. Resolves when those it had are answered, or at `resume`; what is not after
+   * `finishWithinMs`, unless that is 0, is stopped.
+   */
+  drain(finishWithinMs: number): Promise<void>;
+  /** Ends a drain. After `stop` nothing does. */
+  resume(): void;
+  /** So many calls at once, and never more than the settings say; null = what they say. */
+  limit(max: number | null): void;
+  /** Takes no more calls for good, gives what runs `graceMs` to finish, stops the rest, and resolves when everything is answered. */
   stop(graceMs: number): Promise<void>;
   readonly active: number;
   readonly queued: number;
@@ -46,19 +54,23 @@ interface Entry {
 export function createInvocations({ host, outbox, clock, log, maxConcurrent }: InvocationsOptions): Invocations {
   const queue: Entry[] = [];
   const running = new Set<Entry>();
-  let draining = false;
+  /** Aborts when the drain that goes on is over; null when none does. */
+  let draining: AbortController | null = null;
+  let stopping = false;
+  let atOnce = maxConcurrent;
   let idle: Array<() => void> = [];
 
-  function answer({ call, delivery, answered }: Entry, { result, started }: Invoked): void {
+  function answer({ call, delivery, answered }: Entry, { result, started, operator, signAgain }: Invoked): void {
     if (answered.signal.aborted) return;
     answered.abort();
     const durationMs = clock.monotonic() - call.receivedAt;
-    delivery.finish({ result, started, durationMs });
+    delivery.finish({ result, started, durationMs, ...(signAgain && { signAgain }) });
     const outcome = result.ok ? "ok" : (result.errorKind ?? "error");
     log.info("call", {
       command_id: call.commandId,
       tool: call.tool,
       context: call.context,
+      ...(operator === undefined ? {} : { operator }),
       outcome,
       started,
       duration_ms: Math.round(durationMs),
@@ -98,7 +110,7 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
   }
 
   function next(): void {
-    while (running.size < maxConcurrent) {
+    while (running.size < atOnce) {
       const entry = queue.shift();
       if (!entry) break;
       void run(entry);
@@ -106,6 +118,21 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
     if (running.size > 0 || queue.length > 0) return;
     for (const resolve of idle) resolve();
     idle = [];
+  }
+
+  const nothingLeft = (): Promise<void> =>
+    running.size === 0 && queue.length === 0 ? Promise.resolve() : new Promise((resolve) => idle.push(resolve));
+
+  function stopAll(why: string): void {
+    for (const entry of queue.splice(0)) unstarted(entry, "draining", why);
+    for (const entry of running) entry.stop.abort({ kind: "shutdown" } satisfies StopReason);
+  }
+
+  /** Resolves when nothing is left, when `ms` have passed or when `signal` aborts, whichever is first. */
+  async function patience(ms: number, signal: AbortSignal): Promise<void> {
+    const timer = new AbortController();
+    await Promise.race([nothingLeft(), clock.sleep(ms, AbortSignal.any([timer.signal, signal]))]);
+    timer.abort();
   }
 
   return {
@@ -116,12 +143,12 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
       return queue.length;
     },
     get draining() {
-      return draining;
+      return stopping || draining !== null;
     },
     submit(call) {
       const delivery = outbox.open(call);
       const entry: Entry = { call, delivery, stop: new AbortController(), answered: new AbortController() };
-      if (draining)
+      if (stopping || draining)
         return unstarted(entry, "draining", "this host takes no new calls: it is about to restart or to move");
       if (queue.length >= maxQueuedCalls) {
         return unstarted(
@@ -149,20 +176,30 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
         if (entry.call.commandId === commandId) entry.stop.abort({ kind: "cancelled", detail } satisfies StopReason);
       }
     },
-    drain() {
-      draining = true;
+    async drain(finishWithinMs) {
+      draining ??= new AbortController();
+      const { signal } = draining;
+      if (finishWithinMs > 0) {
+        await patience(finishWithinMs, signal);
+        if (signal.aborted) return;
+        stopAll("this host drains, and the time for what waits is over; nothing ran");
+      }
+      await untilAbort(nothingLeft(), signal);
+    },
+    resume() {
+      draining?.abort();
+      draining = null;
+    },
+    limit(max) {
+      atOnce = Math.min(maxConcurrent, max ?? maxConcurrent);
+      next();
     },
     async stop(graceMs) {
-      draining = true;
+      stopping = true;
       for (const entry of queue.splice(0)) unstarted(entry, "draining", "this host is restarting; nothing ran");
-      if (running.size === 0) return;
-      const finished = new Promise<void>((resolve) => idle.push(resolve));
-      const timer = new AbortController();
-      const grace = clock.sleep(graceMs, timer.signal);
-      await Promise.race([finished, grace]);
-      timer.abort();
-      for (const entry of running) entry.stop.abort({ kind: "shutdown" } satisfies StopReason);
-      await finished;
+      await patience(graceMs, new AbortController().signal);
+      stopAll("this host is restarting; nothing ran");
+      await nothingLeft();
     },
   };
 }

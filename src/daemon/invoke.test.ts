@@ -87,6 +87,9 @@ function setup(changes: Partial<Host> = {}) {
     users: userVerifier({ tokenKeys: new Map([[tokenKey.kid, tokenKey]]), controllerId, tenantId: tenant }),
     contexts: new Map(contexts.map((context) => [context.name, context])),
     requireOperatorSignature: false,
+    operators: {
+      judge: () => ({ kind: "refused", errorKind: "operator_signature_required", message: "nobody is trusted here" }),
+    },
     tools: {
       get: (name) => probes.get(name)?.tool,
       list: () => [...probes.values()].map(({ tool }) => tool.descriptor),
@@ -319,14 +322,14 @@ describe("proven, and refused all the same", () => {
     ],
     ["a host for operators' signatures", {}, ["operator_signature_required", /trusted operator/, 0], operators],
     [
-      "a proof that nobody can judge",
+      "a proof of nobody, where none was asked for",
       { operator: Uint8Array.of(1) },
-      ["envelope_invalid", /does not judge operator/, 0],
+      ["operator_signature_required", /nobody is trusted/, 0],
     ],
     [
-      "a proof that nobody can judge, where one is required",
+      "a proof of nobody, where one is required",
       { context: "signed", operator: Uint8Array.of(1) },
-      ["envelope_invalid", /does not judge operator/, 0],
+      ["operator_signature_required", /nobody is trusted/, 0],
     ],
     ["arguments that are no JSON", { args: "{" }, ["envelope_invalid", /not_json/, 0]],
     ["no arguments at all", { args: "" }, ["envelope_invalid", /not_json/, 0]],

@@ -20,6 +20,7 @@ import {
   type ToolResult,
 } from "../tools/tool.ts";
 import type { CallLimits } from "./call-limits.ts";
+import type { OperatorRefusal, Operators, SignAgain } from "./operators.ts";
 import type { ReceivedCall } from "./received.ts";
 import type { ReplayGuard } from "./replay.ts";
 
@@ -31,6 +32,7 @@ export interface Host {
   contexts: ReadonlyMap<string, SecurityContext>;
   /** True: every context behaves as if it required an operator's signature. */
   requireOperatorSignature: boolean;
+  operators: Pick<Operators, "judge">;
   tools: Registry;
   replay: ReplayGuard;
   limits: CallLimits;
@@ -50,13 +52,17 @@ export interface Invoked {
   started: boolean;
   /** Who asked, once that is proven. */
   caller?: Caller;
+  /** Which trusted operator signed the call, once that is proven. */
+  operator?: string;
   /** The rule that decided, once policy was asked: `default.capabilities[3]`. */
   rule?: string;
+  /** Only with `operator_signature_stale`. */
+  signAgain?: SignAgain;
 }
 
 /** What policy adds to a tool's surroundings. */
 type Granted = Required<Pick<ToolContext, "maxOutputBytes" | "allows" | "secretEnv">>;
-type Proven = { caller?: Caller; rule?: string };
+type Proven = Pick<Invoked, "caller" | "operator" | "rule" | "signAgain">;
 type Permission = Proven &
   (
     | { kind: "permitted"; call: PreparedCall; granted: Granted; release: () => void }
@@ -69,8 +75,13 @@ export async function invoke(
   context: Omit<ToolContext, keyof Granted>,
 ): Promise<Invoked> {
   const permission = await permit(received, host);
-  const { kind, caller, rule } = permission;
-  const proven: Proven = { ...(caller && { caller }), ...(rule && { rule }) };
+  const { kind, caller, operator, rule, signAgain } = permission;
+  const proven: Proven = {
+    ...(caller && { caller }),
+    ...(operator !== undefined && { operator }),
+    ...(rule && { rule }),
+    ...(signAgain && { signAgain }),
+  };
   if (kind === "refused")
     return { result: refusal(permission.errorKind, permission.message), started: false, ...proven };
   const { call, granted, release } = permission;
@@ -105,8 +116,15 @@ async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
   const contextName = quote(received.context);
   const context = host.contexts.get(received.context);
   if (!context) return refuse("security_context_not_found", `this host has no security context named ${contextName}`);
-  if (operator.length > 0) return refuse("envelope_invalid", "this version does not judge operator signatures");
-  if (host.requireOperatorSignature || context.requireOperatorSignature)
+  const unsigned = ({ errorKind, message, again }: OperatorRefusal): Permission => {
+    if (again) proven.signAgain = again;
+    return refuse(errorKind, message);
+  };
+  // A proof that nobody asked for is judged like any other: what is signed wrongly does not run.
+  const signed = operator.length > 0 ? host.operators.judge(operator, said) : null;
+  if (signed?.kind === "refused") return unsigned(signed);
+  if (signed) proven.operator = signed.operator;
+  else if (host.requireOperatorSignature || context.requireOperatorSignature)
     return refuse("operator_signature_required", `context ${contextName} runs only what a trusted operator has signed`);
 
   const args = parseArgs(argsJson);
@@ -129,6 +147,12 @@ async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
   }
   const admission = host.limits.admit(rule, capability);
   if (admission.kind === "refused") return refuse(admission.errorKind, admission.message);
+  // The statement is used up here, in one step and last: nothing that can still refuse or wait comes between it and `run`.
+  const unspent = signed?.spend() ?? null;
+  if (unspent) {
+    admission.release();
+    return unsigned(unspent);
+  }
   const allows = (access: Access) => refuseAccess(capability, access, host) === null;
   return {
     kind: "permitted",

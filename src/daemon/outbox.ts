@@ -11,7 +11,7 @@ import { type Captured, nothingCaptured, type Pipe, type ToolResult } from "../t
 import { aegis } from "../wire/gen/messages.js";
 import { toLong } from "../wire/whole.ts";
 import { type Credit, createCredit } from "./credit.ts";
-import { encodeResult } from "./result.ts";
+import { encodeResult, type ResultInput } from "./result.ts";
 
 const { CommandProgressEvent, SealedResult } = aegis.cluster.v1;
 
@@ -36,8 +36,10 @@ export interface Delivery {
    */
   progress(pipe: Pipe, chunk: Uint8Array, stop: AbortSignal): Promise<void>;
   /** The one result. `started` is false when nothing ran. Never throws: a result too long for a message says so instead. */
-  finish(outcome: { result: ToolResult; started: boolean; durationMs: number }): void;
+  finish(outcome: Outcome): void;
 }
+
+export type Outcome = Pick<ResultInput, "result" | "started" | "durationMs" | "signAgain">;
 
 export interface DeliveryRequest {
   commandId: string;
@@ -159,7 +161,7 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
           // Where nobody asked for live output none is missing.
           if (wanted) dropped += rest.length;
         },
-        finish({ result, started, durationMs }) {
+        finish({ result, ...about }) {
           if (credits.get(commandId) === credit) credits.delete(commandId);
           open.delete(credit);
           credit.close();
@@ -167,8 +169,7 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
             encodeResult({
               commandId,
               result: said,
-              started,
-              durationMs,
+              ...about,
               progressFrames: chain.frames,
               progressChain: chain.value,
               progressDroppedBytes: dropped,

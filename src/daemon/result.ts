@@ -3,6 +3,7 @@ import type { Captured, ToolResult } from "../tools/tool.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { jsonToStruct } from "../wire/json.ts";
 import { toLong } from "../wire/whole.ts";
+import type { SignAgain } from "./operators.ts";
 
 export interface ResultInput {
   commandId: string;
@@ -12,10 +13,12 @@ export interface ResultInput {
   progressFrames: number;
   progressChain: Uint8Array;
   progressDroppedBytes: number;
+  /** Only with `operator_signature_stale`. */
+  signAgain?: SignAgain;
 }
 
 /** A serialised CommandResultEvent. Below 4 MiB because captured output is: see `maxOutputBytes` in tools. */
-export function encodeResult({ result, ...input }: ResultInput): Uint8Array {
+export function encodeResult({ result, signAgain, ...input }: ResultInput): Uint8Array {
   return aegis.cluster.v1.CommandResultEvent.encode({
     commandId: input.commandId,
     result: {
@@ -37,6 +40,12 @@ export function encodeResult({ result, ...input }: ResultInput): Uint8Array {
     started: input.started,
     durationMs: toLong(Math.round(input.durationMs)),
     progressDroppedBytes: toLong(input.progressDroppedBytes),
+    ...(signAgain
+      ? {
+          challenge: aegis.cluster.v1.OperatorChallenge.decode(signAgain.challenge),
+          statementVoid: signAgain.statementVoid,
+        }
+      : {}),
   }).finish();
 }
 

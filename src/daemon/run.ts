@@ -4,6 +4,7 @@ import { realpath } from "node:fs/promises";
 import type { EdgeConfig } from "../config/edge.ts";
 import { loadEdgeConfig } from "../config/load.ts";
 import type { TrustedKeyset } from "../envelope/keyset.ts";
+import { everyContext } from "../envelope/operator.ts";
 import { userVerifier } from "../envelope/user.ts";
 import { AegisError } from "../errors.ts";
 import { finishCommit } from "../identity/commit-files.ts";
@@ -24,9 +25,12 @@ import { createInvocations } from "./invocations.ts";
 import type { Host } from "./invoke.ts";
 import type { ControllerLink } from "./link.ts";
 import { acquireLock } from "./lock.ts";
+import { operatorChallenges } from "./operator-challenges.ts";
+import { createOperators } from "./operators.ts";
 import { createOutbox } from "./outbox.ts";
 import { isPaused } from "./pause.ts";
 import { protectedPaths } from "./protected.ts";
+import type { PushedSettings, StreamSettings } from "./push-config.ts";
 import { replayGuard } from "./replay.ts";
 import { hostTools } from "./run-tools.ts";
 import { runSession } from "./session.ts";
@@ -75,10 +79,16 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
 }
 
 async function serve(options: DaemonOptions, openings: readonly string[]): Promise<void> {
-  const { stateDir, clock, env, signal } = options;
+  const { stateDir, clock, env } = options;
   const { config, warnings } = await loadEdgeConfig(options);
   const { nodeId, tenantId, seal } = config;
-  const log = atLeast(config.logLevel, options.log).with({ node_id: nodeId, tenant_id: tenantId });
+  /** What the controller has set for as long as its stream lasts. */
+  let pushed: PushedSettings = {};
+  const level = () => pushed.logLevel ?? config.logLevel;
+  const log = atLeast(level, options.log).with({ node_id: nodeId, tenant_id: tenantId });
+  /** Aborts when the controller asks this daemon to end. */
+  const asked = new AbortController();
+  const signal = AbortSignal.any([options.signal, asked.signal]);
   const identity = await loadIdentity(config);
   for (const message of [...openings, ...warnings, ...identity.warnings]) log.warn("settings", { message });
   const { nodeKey, nodeToken } = identity;
@@ -90,9 +100,15 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
 
   const users = () => (keyset ? userVerifier({ ...keyset, tenantId }) : compatUsers);
   const secrets = openSecrets(stateDir);
+  const operators = createOperators({
+    ...{ nodeId, tenantId, hostName: config.name, nodeKey: () => nodeKey, now: clock.now },
+    policy: () => ({ trusted: config.trustedOperators, contexts: signedContexts(config) }),
+    challenges: operatorChallenges(),
+  });
   let host: Host = {
     ...{ nodeId, tenantId, home, contexts: config.contexts, tools: tools.registry },
     requireOperatorSignature: config.requireOperatorSignature,
+    operators,
     users: users(),
     replay: replayGuard(clock),
     limits: callLimits(clock),
@@ -103,12 +119,26 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const outbox = createOutbox({ nodeId, nodeKey, clock, log });
   const { maxConcurrent } = config;
   const invocations = createInvocations({ host: () => host, outbox, clock, log, maxConcurrent });
-  const capabilities = encodeCapabilities({
-    ...(await detect(env.PATH ?? "")),
-    ...config.capabilities,
-    hostName: config.name,
-    tools: tools.registry.list(),
-  });
+  const detected = await detect(env.PATH ?? "");
+  const capabilities = () =>
+    encodeCapabilities({
+      ...detected,
+      ...config.capabilities,
+      customLabels: { ...config.capabilities.customLabels, ...pushed.customLabels },
+      hostName: config.name,
+      tools: tools.registry.list(),
+    });
+  const settings: StreamSettings = {
+    maxConcurrent,
+    apply(next) {
+      pushed = { ...pushed, ...next };
+      invocations.limit(pushed.maxConcurrent ?? null);
+    },
+    reset() {
+      pushed = {};
+      invocations.limit(null);
+    },
+  };
 
   const iso = (ms: number) => new Date(ms).toISOString();
   const status = statusWriter(
@@ -141,7 +171,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const shared: CompatSessionOptions = {
     ...{ link, clock, log, nodeId, nodeKey, nodeToken, outbox, invocations },
     heartbeatIntervalMs: config.heartbeatIntervalMs,
-    capabilities: () => capabilities,
+    capabilities,
     newStreamId: randomUUID,
     onState(next) {
       if (next.kind === "heartbeat") return status.update(calls());
@@ -161,7 +191,11 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
       host = { ...host, users: users() };
       log.info("controller_keys_updated", { version: newer.version });
     };
-    return runSession({ ...shared, keyset: () => keyset ?? trusted, saveKeyset }, stop);
+    const onShutdown = () => asked.abort();
+    return runSession(
+      { ...shared, operators, settings, onShutdown, keyset: () => keyset ?? trusted, saveKeyset },
+      stop,
+    );
   };
 
   const drained = drainOn(signal, async () => {
@@ -230,11 +264,19 @@ function dialler({ controller, proxy }: EdgeConfig, env: Environment): Controlle
   return grpcLink({ host, port, tls: tls && { ...tls, proxy: proxyFor({ host, port }, settings, env) } });
 }
 
-/** The same log without what lies below `level`. */
-function atLeast(level: LogLevel, log: Log): Log {
-  const from = logLevels.indexOf(level);
-  const keep = (at: LogLevel): Log["info"] =>
-    logLevels.indexOf(at) < from ? () => {} : (event, fields) => log[at](event, fields);
+/** The contexts that run only what an operator signed, as the host tells operators. */
+const signedContexts = ({ requireOperatorSignature, contexts }: EdgeConfig): string[] =>
+  requireOperatorSignature
+    ? [everyContext]
+    : [...contexts.values()].filter((one) => one.requireOperatorSignature).map(({ name }) => name);
+
+/** The same log without what lies below `level`, which may change. */
+function atLeast(level: () => LogLevel, log: Log): Log {
+  const keep =
+    (at: LogLevel): Log["info"] =>
+    (event, fields) => {
+      if (logLevels.indexOf(at) >= logLevels.indexOf(level())) log[at](event, fields);
+    };
   return {
     debug: keep("debug"),
     info: keep("info"),

@@ -12,12 +12,16 @@ import { maxRetryAfterMs, verifyRefusal } from "../envelope/refusal.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
+import { quote } from "../policy/quote.ts";
 import { version } from "../version.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { toLong, whole } from "../wire/whole.ts";
+import { type Heartbeat, heartbeat } from "./heartbeat.ts";
 import type { Invocations } from "./invocations.ts";
 import type { ControllerLink, EdgeCommand, EdgeStream, StreamEnd } from "./link.ts";
+import type { Operators } from "./operators.ts";
 import type { FrameSender, Outbox } from "./outbox.ts";
+import { readPushConfig, type StreamSettings } from "./push-config.ts";
 import { readInvoke } from "./received.ts";
 import type { SessionEnd } from "./supervise.ts";
 
@@ -45,8 +49,13 @@ export interface SessionOptions {
   heartbeatIntervalMs: number;
   invocations: Invocations;
   outbox: Outbox;
+  operators: Pick<Operators, "begin" | "renew">;
+  /** What a controller may change for as long as its session lasts. */
+  settings: StreamSettings;
   newStreamId(): string;
   onState(state: SessionState): void;
+  /** The controller wants this daemon to end. The session goes on until `signal` aborts: calls may still finish. */
+  onShutdown(detail: string): void;
 }
 
 export type SessionState = { kind: "connecting" } | { kind: "connected"; sinceMs: number } | { kind: "heartbeat" };
@@ -102,7 +111,11 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
     sender = writer;
     writer.send(
       "confirm",
-      wire.SealConfirm.encode({ keysetVersion: toLong(accepted.keyset.version), lateResults: outbox.waiting }).finish(),
+      wire.SealConfirm.encode({
+        keysetVersion: toLong(accepted.keyset.version),
+        operatorChallenge: wire.OperatorChallenge.decode(options.operators.begin()),
+        lateResults: outbox.waiting,
+      }).finish(),
     );
     outbox.attach(writer);
     options.onState({ kind: "connected", sinceMs: clock.now() });
@@ -110,21 +123,26 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
 
     const intervalMs =
       accepted.limits.heartbeatSecs > 0 ? accepted.limits.heartbeatSecs * 1000 : options.heartbeatIntervalMs;
+    const beats = heartbeat({
+      ...{ clock, intervalMs, send: writer.send, operators: options.operators, signal: inner.signal },
+      state() {
+        const { active, queued } = options.invocations;
+        return { active, queued, keysetVersion: options.keyset().version };
+      },
+      onBeat: () => options.onState({ kind: "heartbeat" }),
+    });
     const ended = new Promise<SessionEnd>((resolve) => {
       const finish = (end: SessionEnd) => {
         inbox.close();
         resolve(end);
       };
       inner.signal.addEventListener("abort", () => finish({ kind: "shutdown" }), { once: true });
+      const live: Live = { ...options, channel: accepted.channel, fresh, writer, beats, finish, over: inner.signal };
       inbox.drain((next) => {
-        const end =
-          next.kind === "end"
-            ? transportEnd(next.end)
-            : onCommand(next.command, { ...options, channel: accepted.channel, fresh });
+        const end = next.kind === "end" ? transportEnd(next.end) : onCommand(next.command, live);
         if (end) finish(end);
       });
       void keepTime(fresh, clock, inner.signal, finish);
-      void keepBeating(writer, intervalMs, options, inner.signal);
     });
     return await ended;
   } catch (error) {
@@ -132,6 +150,8 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
     throw error;
   } finally {
     if (sender) outbox.detach(sender);
+    options.settings.reset();
+    options.invocations.resume();
     signal.removeEventListener("abort", stopped);
     inner.abort();
     inbox.close();
@@ -142,12 +162,15 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
 interface Live extends SessionOptions {
   channel: DaemonChannel;
   fresh: Freshness;
+  writer: FrameWriter;
+  beats: Heartbeat;
+  finish(end: SessionEnd): void;
+  /** Aborts when the session has ended. */
+  over: AbortSignal;
 }
 
-const broken = (reason: string): SessionEnd => ({
-  kind: "lost",
-  cause: new AegisError("unavailable", `seal_frame: ${reason}`),
-});
+const lostBecause = (message: string): SessionEnd => ({ kind: "lost", cause: new AegisError("unavailable", message) });
+const broken = (reason: string): SessionEnd => lostBecause(`seal_frame: ${reason}`);
 
 /** One frame, opened and acted on; a value ends the session. */
 function onCommand(command: EdgeCommand, live: Live): SessionEnd | null {
@@ -166,11 +189,11 @@ function onCommand(command: EdgeCommand, live: Live): SessionEnd | null {
 }
 
 function act(kind: CommandFrameKind, body: Uint8Array, timeMs: number, live: Live): SessionEnd | null {
-  const { outbox, invocations, clock, fresh } = live;
+  const { outbox, invocations, clock, fresh, log } = live;
   switch (kind) {
     case "command":
       if (!fresh.admits(timeMs, clock.monotonic())) return broken("a command was held back for longer than 30 s");
-      return onSealedCommand(body, timeMs, live);
+      return onSealedCommand(body, timeMs);
     case "credit": {
       const { commandId, limit } = wire.Credit.decode(body);
       const bytes = whole(limit);
@@ -191,7 +214,7 @@ function act(kind: CommandFrameKind, body: Uint8Array, timeMs: number, live: Liv
       return kind satisfies never;
   }
 
-  function onSealedCommand(bytes: Uint8Array, frameTimeMs: number, { log }: Live): SessionEnd | null {
+  function onSealedCommand(bytes: Uint8Array, frameTimeMs: number): SessionEnd | null {
     const command = wire.EdgeCommand.decode(bytes);
     if (command.invokeTool) {
       const reading = readInvoke(command.invokeTool, {
@@ -205,12 +228,44 @@ function act(kind: CommandFrameKind, body: Uint8Array, timeMs: number, live: Liv
     } else if (command.cancel) {
       const { commandId, reason } = command.cancel;
       invocations.cancel(commandId ?? "", cancelWords[reason ?? 0] ?? "cancelled");
-    } else if (command.drain) {
-      invocations.drain();
-      log.info("draining", { reason: command.drain.reason });
+    } else if (command.pushConfig) pushed(command.pushConfig, live);
+    else if (command.drain) void drain(command.drain, live);
+    else if (command.shutdown) {
+      const detail = quote(command.shutdown.detail ?? "");
+      log.info("shutdown_asked", { reason: command.shutdown.reason, detail });
+      live.onShutdown(detail);
     } else return broken("a command of no known kind");
     return null;
   }
+}
+
+function pushed(
+  { mergedConfigDelta }: aegis.cluster.v1.EdgePushConfigCommand.$Properties,
+  { settings, log, beats, capabilities, writer }: Live,
+): void {
+  const reading = readPushConfig(mergedConfigDelta, settings);
+  if (reading.kind === "rejected") {
+    log.warn("config_rejected", { reasons: reading.reasons });
+    return;
+  }
+  settings.apply(reading.settings);
+  log.info("config_pushed", { settings: reading.settings });
+  if (reading.settings.customLabels) writer.send("capabilities", capabilities());
+  if (reading.settings.heartbeatIntervalMs !== undefined) beats.pace(reading.settings.heartbeatIntervalMs);
+}
+
+/** No new calls on this stream. To be moved elsewhere, the host comes back once its calls are done. */
+async function drain(
+  { reason, finishWithinMs }: aegis.cluster.v1.EdgeDrainCommand.$Properties,
+  { invocations, log, finish, over }: Live,
+): Promise<void> {
+  const withinMs = whole(finishWithinMs) ?? 0;
+  log.info("draining", { reason, finish_within_ms: withinMs });
+  await invocations.drain(withinMs);
+  if (over.aborted) return;
+  log.info("drained");
+  if (reason === wire.DrainReason.DRAIN_REASON_REBALANCE)
+    finish(lostBecause("rebalance: the controller moves this host"));
 }
 
 const cancelWords: Readonly<Record<number, string>> = {
@@ -318,29 +373,6 @@ async function keepTime(
     if (fresh.stoodStill(clock.monotonic(), clock.sinceBoot()))
       return finish(broken("this machine or process stood still"));
     fresh.tick(clock.monotonic());
-  }
-}
-
-async function keepBeating(
-  writer: FrameWriter,
-  intervalMs: number,
-  options: SessionOptions,
-  signal: AbortSignal,
-): Promise<void> {
-  const { clock, invocations, keyset, onState } = options;
-  for (;;) {
-    await clock.sleep(intervalMs, signal);
-    if (signal.aborted) return;
-    const { active, queued } = invocations;
-    writer.send(
-      "heartbeat",
-      wire.HeartbeatEvent.encode({
-        activeInvocations: active,
-        queued,
-        keysetVersion: toLong(keyset().version),
-      }).finish(),
-    );
-    onState({ kind: "heartbeat" });
   }
 }
 

@@ -72,6 +72,11 @@ export const credulous: UserVerifier = {
   }),
 };
 
+/** Trusts nobody's signature. */
+const noOperators: Host["operators"] = {
+  judge: () => ({ kind: "refused", errorKind: "operator_signature_required", message: "nobody is trusted here" }),
+};
+
 export interface ScriptedHostOptions {
   clock: Clock;
   tools: readonly Tool[];
@@ -80,7 +85,7 @@ export interface ScriptedHostOptions {
   users?: UserVerifier;
 }
 
-/** Allows everything to everybody, in the contexts `default` and `operator`. */
+/** Allows everything to everybody, in the contexts `default` and `operator`, and in `signed` with an operator's signature. */
 export function scriptedHost({
   clock,
   tools,
@@ -89,13 +94,18 @@ export function scriptedHost({
   users = credulous,
 }: ScriptedHostOptions): Host {
   const everything = operatorContext() as object;
-  const contexts = securityContextsSchema.parse([everything, { ...everything, name: "default" }]);
+  const contexts = securityContextsSchema.parse([
+    everything,
+    { ...everything, name: "default" },
+    { ...everything, name: "signed", require_operator_signature: true },
+  ]);
   return {
     nodeId,
     tenantId,
     users,
     contexts: new Map(contexts.map((context) => [context.name, context])),
     requireOperatorSignature: false,
+    operators: noOperators,
     tools: {
       get: (name: string) => tools.find((tool) => tool.descriptor.name === name),
       list: () => tools.map((tool) => tool.descriptor),

@@ -1,8 +1,12 @@
 /** A daemon's session with everything real but its tool, its clock and its link. */
 import { randomUUID } from "node:crypto";
+import type { TrustedOperator } from "../../src/config/edge.ts";
 import { createInvocations, type Invocations } from "../../src/daemon/invocations.ts";
 import type { ControllerLink } from "../../src/daemon/link.ts";
+import { operatorChallenges } from "../../src/daemon/operator-challenges.ts";
+import { createOperators } from "../../src/daemon/operators.ts";
 import { createOutbox, type Outbox } from "../../src/daemon/outbox.ts";
+import type { PushedSettings, StreamSettings } from "../../src/daemon/push-config.ts";
 import { runSession, type SessionState } from "../../src/daemon/session.ts";
 import type { SessionEnd } from "../../src/daemon/supervise.ts";
 import type { TrustedKeyset } from "../../src/envelope/keyset.ts";
@@ -20,6 +24,9 @@ export interface StrictDaemon {
   invocations: Invocations;
   /** Every state of every session, in order. */
   states: SessionState["kind"][];
+  /** What a controller has pushed, and how often it asked for the end. */
+  pushed: PushedSettings[];
+  shutdowns: string[];
   keyset(): TrustedKeyset;
   /** Begins one session. The promise is of its end, as text when it threw. */
   connect(): { ended: Promise<SessionEnd>; stop(): void };
@@ -33,6 +40,8 @@ export interface StrictDaemonOptions {
   maxConcurrent?: number;
   heartbeatIntervalMs?: number;
   saveKeyset?: (keyset: TrustedKeyset) => Promise<void>;
+  /** Operators whose signature the context `signed` takes. */
+  trusted?: readonly TrustedOperator[];
 }
 
 export const capabilitiesBytes = (hostName: string): Uint8Array =>
@@ -45,22 +54,32 @@ export function strictDaemon(options: StrictDaemonOptions): StrictDaemon {
   const log = recordedLog();
   let keyset = strict.keyset;
   const users = userVerifier({ tokenKeys: keyset.tokenKeys, controllerId: strict.controllerId, tenantId });
-  const host = scriptedHost({ clock, tools: [tool.tool], nodeId, tenantId, users });
+  const operators = createOperators({
+    ...{ nodeId, tenantId, hostName: "web-1", nodeKey: () => nodeKey, now: clock.now },
+    policy: () => ({ trusted: options.trusted ?? [], contexts: ["signed"] }),
+    challenges: operatorChallenges(),
+  });
+  const host = { ...scriptedHost({ clock, tools: [tool.tool], nodeId, tenantId, users }), operators };
   const outbox = createOutbox({ nodeId, nodeKey, clock, log });
   const invocations = createInvocations({ host: () => host, outbox, clock, log, maxConcurrent });
   const states: SessionState["kind"][] = [];
+  const pushed: PushedSettings[] = [];
+  const settings: StreamSettings = { maxConcurrent, apply: (next) => void pushed.push(next), reset() {} };
+  const shutdowns: string[] = [];
   return {
     tool,
     log,
     outbox,
     invocations,
     states,
+    pushed,
+    shutdowns,
     keyset: () => keyset,
     connect() {
       const stop = new AbortController();
       const session = runSession(
         {
-          ...{ link, clock, log, nodeId, nodeKey, outbox, invocations, heartbeatIntervalMs },
+          ...{ link, clock, log, nodeId, nodeKey, outbox, invocations, heartbeatIntervalMs, operators, settings },
           nodeToken: identity.nodeToken,
           keyset: () => keyset,
           async saveKeyset(newer) {
@@ -70,6 +89,7 @@ export function strictDaemon(options: StrictDaemonOptions): StrictDaemon {
           capabilities: () => capabilitiesBytes("web-1"),
           newStreamId: randomUUID,
           onState: (state) => states.push(state.kind),
+          onShutdown: (detail) => shutdowns.push(detail),
         },
         stop.signal,
       );
