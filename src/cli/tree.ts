@@ -34,11 +34,29 @@ export const tree = group("aegis runs commands on machines you own, under a poli
       issue: leaf("ask the controller for an enrollment token", () => import("./edge/token.ts")),
     }),
     ls: leaf("list hosts", () => import("./edge/ls.ts")),
+    tag: group("Words by which operators select hosts.", {
+      add: leaf("add tags to a host", async () => (await import("./edge/tag.ts")).add),
+      rm: leaf("take tags from a host", async () => (await import("./edge/tag.ts")).rm),
+    }),
+    group: group("Names for hosts that are alike.", {
+      ls: leaf("list groups and whom they mean now", () => import("./edge/group-ls.ts")),
+      create: leaf("make a group", () => import("./edge/group-create.ts")),
+      "set-pinned": leaf(
+        "name hosts that belong to a group whatever they are",
+        () => import("./edge/group-set-pinned.ts"),
+      ),
+      rm: leaf("forget a group", () => import("./edge/group-rm.ts")),
+    }),
+    keys: group("The keys by which hosts prove who they are.", {
+      "revoke-remote": leaf("deny a host for good", () => import("./edge/revoke-remote.ts")),
+    }),
     exec: leaf("run a command on a host", () => import("./edge/exec.ts")),
     fleet: group("One tool call on many hosts.", {
       preview: leaf("which hosts a target means now", () => import("./edge/fleet-preview.ts")),
       run: leaf("call a tool on every host of a target", () => import("./edge/fleet-run.ts")),
       cancel: leaf("cancel a run that is going on", () => import("./edge/fleet-cancel.ts")),
+      runs: leaf("list what was run", () => import("./edge/fleet-runs.ts")),
+      show: leaf("one run, and how each host fared", () => import("./edge/fleet-show.ts")),
     }),
   }),
   daemon: leaf("the same as edge run", edgeRun),

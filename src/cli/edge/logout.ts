@@ -17,6 +17,10 @@ export default command({
   details: `Stops the daemon and deletes node.key and node.token; settings, secrets and the node id stay for the next enrollment.
 The controller goes on knowing the host, as disconnected, until an operator runs aegis edge keys revoke-remote.`,
   args: {
+    revoke: {
+      type: "boolean",
+      description: "also revoke this host at the controller, with the operator's profile here",
+    },
     purge: { type: "boolean", description: "delete the whole state directory" },
     force: { type: "boolean", description: "end a daemon that does not stop by itself" },
     "state-dir": stateDirFlag,
@@ -25,11 +29,14 @@ The controller goes on knowing the host, as disconnected, until an operator runs
     const { args, terminal } = given;
     const stateDir = await enrolledDir(edgeDir(args["state-dir"], given));
     const { nodeId, files } = await identityOf(stateDir, given);
+    // First, because it is the step that others may refuse.
+    if (args.revoke) await revoke(nodeId, stateDir, given);
     await stopDaemon(stateDir, args.force, given);
     if (args.purge) await rm(stateDir, { recursive: true, force: true });
     for (const path of files) await rm(path, { force: true });
     terminal.note(args.purge ? `${stateDir} is gone` : "this host's key and token are gone");
-    if (nodeId !== null)
+    if (args.revoke) terminal.note("the controller denies it for good");
+    else if (nodeId !== null)
       terminal.note(
         `the controller still lists it as disconnected; to revoke it: aegis edge keys revoke-remote ${nodeId}`,
       );
@@ -50,6 +57,19 @@ async function identityOf(
   } catch {
     return { nodeId: null, files: [usual.key, usual.publicKey, usual.token, ...always] };
   }
+}
+
+async function revoke(nodeId: string | null, stateDir: string, given: Surroundings): Promise<void> {
+  if (nodeId === null)
+    throw new AegisError(
+      "config_invalid",
+      `the settings in ${stateDir} do not tell which host this is; nothing was changed`,
+      {
+        hint: "leave --revoke out, and revoke it by name: aegis edge keys revoke-remote NODE",
+      },
+    );
+  const { connect } = await import("../connection.ts");
+  await (await connect(given)).revokeHost(nodeId);
 }
 
 async function stopDaemon(stateDir: string, force: boolean, { terminal, stop }: Surroundings): Promise<void> {
