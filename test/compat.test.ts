@@ -5,7 +5,13 @@ import { aegis } from "../src/wire/gen/messages.js";
 import { type PeerKey, peerKey } from "./support/peer/envelope.ts";
 import { peerChannel, StatusError } from "./support/peer/grpc.ts";
 import { Fields, message, readStruct } from "./support/peer/protobuf.ts";
-import { connectLikeRust, enrollLikeRust, type Forgery, type RustDaemon } from "./support/peer/rust-daemon.ts";
+import {
+  connectLikeRust,
+  enrollLikeRust,
+  type Forgery,
+  type RustDaemon,
+  rotateLikeRust,
+} from "./support/peer/rust-daemon.ts";
 import { type TestController, testController } from "./support/test-controller.ts";
 
 const UNAUTHENTICATED = 16;
@@ -411,6 +417,59 @@ describe("a result", () => {
     await until(() => logged("result_of_no_call", { node_id: yours.nodeId }));
     asked.result(commandId, message([1, true], [3, "mine"]));
     expect((await call).result.stdout.head).toBe("mine");
+  });
+});
+
+describe("a Rust command line", () => {
+  async function rotate(host: Host, to: PeerKey): Promise<Awaited<ReturnType<typeof rotateLikeRust>>> {
+    const channel = peerChannel(controller.grpcUrl, controller.caPem);
+    try {
+      return await rotateLikeRust(channel, { nodeId: host.nodeId, from: host.key, to });
+    } finally {
+      channel.close();
+    }
+  }
+
+  test("rotates the key: the stream goes on, the next one uses the new pair, and the old pair is good for a while", async () => {
+    const host = await enroll();
+    const daemon = await connect(host);
+    const key = peerKey(randomBytes(32));
+    const { token, overlapUntil } = await rotate(host, key);
+    expect(Math.abs(overlapUntil - Date.now() / 1000 - 600)).toBeLessThan(30);
+    // The daemon never switches in the middle of a stream.
+    expect((await controller.call(host.nodeId, { args: { command: "true" } })).result.ok).toBe(true);
+    daemon.heartbeat();
+    const old = await connect(host);
+    await connect({ ...host, key, token });
+    expect((await old.call.status).code).toBe(0);
+    expect((await controller.call(host.nodeId, { args: { command: "true" } })).result.ok).toBe(true);
+
+    // Each token is bound to its key, in the overlap too.
+    expect(await refusal(connect({ ...host, token }))).toMatchObject({ code: UNAUTHENTICATED });
+    expect(await refusal(connect({ ...host, key }))).toMatchObject({ code: UNAUTHENTICATED });
+    controller.skew(601_000);
+    try {
+      const later = { now: () => Date.now() + 601_000 };
+      expect(await refusal(connect(host, later))).toMatchObject({ code: UNAUTHENTICATED });
+      await connect({ ...host, key, token }, later);
+    } finally {
+      controller.skew(-601_000);
+    }
+  });
+
+  test("renews the token alone", async () => {
+    const host = await enroll();
+    const { token, overlapUntil } = await rotate(host, host.key);
+    expect(overlapUntil).toBe(0);
+    expect(token).not.toBe(host.token);
+    await connect({ ...host, token });
+  });
+
+  test("whose key is not the host's gets nothing", async () => {
+    const host = await enroll();
+    const thief = { ...host, key: peerKey(randomBytes(32)) };
+    expect(await refusal(rotate(thief, thief.key))).toMatchObject({ code: UNAUTHENTICATED });
+    await connect(host);
   });
 });
 

@@ -3,7 +3,7 @@
  * else, takes one command at a time, checks the inner envelope as it does and no more, and looks at no field above 999.
  */
 import { spawn } from "node:child_process";
-import { randomUUID } from "node:crypto";
+import { createHash, randomBytes, randomUUID } from "node:crypto";
 import { envelope, kinds, type PeerKey, progressInner } from "./envelope.ts";
 import { type PeerCall, type PeerChannel, peerChannel } from "./grpc.ts";
 import { Fields, message, readStruct } from "./protobuf.ts";
@@ -208,4 +208,35 @@ function run(command: string, args: string[], limitMs: number, daemon: RustDaemo
       resolve(message([1, exit === 0], [2, exit], [3, out], [4, err], [6, exit === 0 ? "" : "nonzero_exit"]));
     });
   });
+}
+
+export interface RustRotation {
+  token: string;
+  /** Seconds since the epoch; 0 when the answer names none. */
+  overlapUntil: number;
+  answer: Fields;
+}
+
+/** RotateEdgeKey as the Rust CLI sends it: with an empty token. The same key twice is its `token refresh`. */
+export async function rotateLikeRust(
+  channel: PeerChannel,
+  { nodeId, from, to }: { nodeId: string; from: PeerKey; to: PeerKey },
+): Promise<RustRotation> {
+  const nonce = randomBytes(32);
+  const inner = message([1, nodeId], [2, to.publicKey], [3, nonce]);
+  const id = Buffer.from(nodeId.replaceAll("-", ""), "hex");
+  const digest = createHash("sha256")
+    .update("aegis-edge-rotate")
+    .update(id)
+    .update(to.publicKey)
+    .update(nonce)
+    .digest();
+  const request = message(
+    [1, message([1, ""], [2, from.sign(inner)], [3, inner])],
+    [2, to.publicKey],
+    [3, to.sign(digest)],
+  );
+  const answer = new Fields(await channel.unary(`${service}/RotateEdgeKey`, request));
+  const overlapUntil = answer.has(3) ? answer.sub(3).number(1) : 0;
+  return { token: answer.text(1), overlapUntil, answer };
 }
