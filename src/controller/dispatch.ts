@@ -3,7 +3,8 @@ import { maxBodyBytes } from "../envelope/frame.ts";
 import { sha256 } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
-import type { Store } from "../store/store.ts";
+import type { Queries, Store } from "../store/store.ts";
+import { recordAudit } from "./audit.ts";
 import type { Bus, SessionCallEvent } from "./bus.ts";
 import { missingResult, receivedResult, storedResult } from "./call-result.ts";
 import { callers } from "./callers.ts";
@@ -36,25 +37,7 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
         );
       }
       const startedAt = time();
-      await store.insertCommand({
-        commandId: request.commandId,
-        runId: request.runId,
-        nodeId: request.nodeId,
-        tenantId: request.principal.tenantId,
-        tool: request.tool,
-        context: request.context,
-        principal: request.principal.name,
-        commandDigest: sha256(body),
-        commandBody: body,
-        dispatchedAt: startedAt,
-        endedAt: null,
-        outcome: null,
-        result: null,
-        receiptSignature: null,
-        receiptKeyId: null,
-        receipt: null,
-        outputComplete: false,
-      });
+      await store.transaction((tx) => keepCommand(tx, request, body, startedAt));
       const stop = new AbortController();
       const forward = () => stop.abort(signal.reason);
       if (signal.aborted) forward();
@@ -108,12 +91,37 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
         receipt: "missing",
         outputComplete: false,
       });
+      const { tenantId, name: principal } = request.principal;
+      const detail = { command_id: commandId, outcome, receipt: "missing", output: "incomplete" };
+      await recordAudit(tx, { at: time(), kind: "result", tenantId, principal, nodeId: request.nodeId, detail });
       return null;
     });
     const told = earlier && storedResult(earlier);
     if (told) return { ...told, late: true };
     return missingResult(outcome, words[event.kind][outcome], durationMs);
   }
+}
+
+/** What is asked is written down before it is sent. */
+async function keepCommand(tx: Queries, request: CallRequest, body: Uint8Array, at: number): Promise<void> {
+  const { commandId, runId, nodeId, tool, context, via } = request;
+  const { tenantId, name: principal } = request.principal;
+  const commandDigest = sha256(body);
+  await tx.insertCommand({
+    ...{ commandId, runId, nodeId, tenantId, tool, context, principal, commandDigest },
+    commandBody: body,
+    dispatchedAt: at,
+    endedAt: null,
+    outcome: null,
+    result: null,
+    receiptSignature: null,
+    receiptKeyId: null,
+    receipt: null,
+    outputComplete: false,
+  });
+  const digest = Buffer.from(commandDigest).toString("base64url");
+  const detail = { command_id: commandId, run_id: runId, tool, context, via, command_digest: digest };
+  await recordAudit(tx, { at, kind: "dispatch", tenantId, principal, nodeId, detail });
 }
 
 type Ending = Exclude<SessionCallEvent, { kind: "progress" }>;

@@ -10,6 +10,7 @@ import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import type { Seal, Store } from "../store/store.ts";
 import type { aegis } from "../wire/gen/messages.js";
+import { recordAudit } from "./audit.ts";
 import type { Challenges, OpenChallenge } from "./challenges.ts";
 import type { ControllerKeys } from "./keys.ts";
 import { mintNodeToken } from "./node-token.ts";
@@ -43,6 +44,8 @@ export interface TokenRequest {
   tags: readonly string[];
   /** Bound to this node: the only kind of token that may give a known node a new key. */
   forNode: string | null;
+  /** Who asks for it. */
+  principal?: string;
   /** Admits a host for compat sessions: the peer's daemon, or ours told to be like it. */
   compat?: boolean | undefined;
 }
@@ -70,7 +73,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const endpoint = `https://${options.publicEndpoint}`;
 
   return {
-    async issue({ tenantId, issuedTo, ttlMs, tags, forNode, compat = false }) {
+    async issue({ tenantId, issuedTo, ttlMs, tags, forNode, compat = false, principal = "" }) {
       if (compat && options.requireStrict) throw strictOnly();
       const now = time();
       const bound = forNode ? await store.node(forNode) : null;
@@ -91,6 +94,15 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         ...(forNode ? { nid: forNode } : {}),
         ...(tags.length > 0 ? { tags: [...tags] } : {}),
       };
+      await recordAudit(store, {
+        ...{ at: now, kind: "enrollment_token_issued", tenantId, principal, nodeId: forNode ?? "" },
+        detail: {
+          enrollment_jti: claims.jti,
+          name: issuedTo,
+          tags,
+          expires_at: new Date(claims.exp * 1000).toISOString(),
+        },
+      });
       return {
         token: signJwt("enrollment", claims, keys.token),
         expiresAt: claims.exp * 1000,
@@ -137,7 +149,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         );
       if (!signed || !proven) throw denied("the host did not prove its key");
       const claims = readToken(proof.enrollmentToken);
-      const admission = await admit(open, claims, sealFor(open, claims), request);
+      const admission = await admit(open, claims, sealFor(open, claims), request.rekeyProof ?? null);
       challenges.redeemed(open);
       return admission;
     },
@@ -177,7 +189,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     { nodeId, key, nonce }: OpenChallenge,
     claims: Claims<"enrollment">,
     seal: Seal,
-    proofs: RekeyProofs,
+    rekeyProof: Uint8Array | null,
   ): Promise<Admission> {
     const now = time();
     const minted = mintNodeToken({
@@ -195,7 +207,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         throw conflict(
           `host ${nodeId} was revoked; only a token bound to it brings it back: aegis edge token issue --for ${nodeId}`,
         );
-      if (known && claims.nid !== nodeId && !agreed(known.publicKey, { nodeId, key, nonce }, proofs))
+      if (known && claims.nid !== nodeId && !agreed(known.publicKey, { nodeId, key, nonce }, rekeyProof))
         throw conflict(
           `host ${nodeId} is enrolled already; ask for a token bound to it: aegis edge token issue --for ${nodeId}`,
         );
@@ -227,6 +239,14 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         tokenExpiresAt: minted.expiresAtMs,
         revokedAt: null,
       });
+      await recordAudit(tx, {
+        ...{ at: now, kind: "host_enrolled", tenantId: claims.tid, nodeId },
+        detail: {
+          ...{ host_name: claims.sub, seal, enrollment_jti: claims.jti, token_jti: minted.jti },
+          public_key: Buffer.from(key.raw).toString("base64url"),
+          ...(known ? { before: Buffer.from(known.publicKey).toString("base64url") } : {}),
+        },
+      });
     });
     options.onAdmitted(nodeId);
     log.info("enrolled", { node_id: nodeId, tenant_id: claims.tid, host_name: claims.sub, seal });
@@ -247,18 +267,15 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   }
 }
 
-type RekeyProofs = Pick<aegis.cluster.v1.ChallengeNodeRequest.$Properties, "rekeyProof" | "oldPublicKey">;
-
 /** Whether the key that a known host has now signed for the key it wants, which may be the same one. */
 function agreed(
   current: Uint8Array,
   { nodeId, key, nonce }: Pick<OpenChallenge, "nodeId" | "key" | "nonce">,
-  { rekeyProof, oldPublicKey }: RekeyProofs,
+  rekeyProof: Uint8Array | null,
 ): boolean {
   const oldKey = importPublicKey(current);
-  if (!oldKey || !rekeyProof || !Buffer.from(current).equals(oldPublicKey ?? new Uint8Array())) return false;
-  const said = { nodeId, oldPublicKey: current, newPublicKey: key.raw, nonce };
-  return verifyRekeyProof(oldKey, said, rekeyProof);
+  if (!oldKey || !rekeyProof) return false;
+  return verifyRekeyProof(oldKey, { nodeId, oldPublicKey: current, newPublicKey: key.raw, nonce }, rekeyProof);
 }
 
 /** NodeRole.NODE_ROLE_EDGE. */

@@ -8,6 +8,7 @@ import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import type { CommandRow, RunRow, Store } from "../store/store.ts";
+import { recordAudit } from "./audit.ts";
 import { commandResult, storedResult } from "./call-result.ts";
 import type { CallAbort, Dispatcher, LiveNodes, Principal } from "./dispatch-types.ts";
 import { defaultPlan, type LiveRun, type Run, type RunEnd, type RunPlan, startRun } from "./fleet-run.ts";
@@ -38,8 +39,15 @@ export interface FleetRuns {
   get(tenantId: string, runId: string): Run | null;
   /** Any run of the tenant; one that is in the store only tells its events again. Throws `not_found`. */
   find(tenantId: string, runId: string): Promise<Run>;
-  /** Throws `not_found` for a run the tenant does not have. `note` is why, in the operator's words. */
-  cancel(tenantId: string, runId: string, reason?: CallAbort, note?: string): Promise<CancelAnswer>;
+  /** Throws `not_found` for a run the tenant does not have. `note` is why, in the words of `by`. */
+  cancel(
+    tenantId: string,
+    runId: string,
+    reason?: CallAbort,
+    who?: { by?: string; note?: string },
+  ): Promise<CancelAnswer>;
+  /** New proofs for hosts that wait for them, by node id; an empty one declines. Answers the nodes that did wait. */
+  sign(tenantId: string, runId: string, proofs: Readonly<Record<string, Uint8Array>>): Promise<string[]>;
   /** Takes no more runs; gives those under way `graceMs` to end, then stops them. */
   close(graceMs: number): Promise<void>;
 }
@@ -102,7 +110,7 @@ export function createFleet({ store, nodes, targets, dispatcher, clock, time, lo
       const { resolved, skipped } = await targets.resolve(tenantId, target);
       const view = ({ row, name }: KnownHost) => ({
         ...{ node_id: row.nodeId, name, status: hostStatus(row, nodes) },
-        operator_challenge: null,
+        operator_challenge: base64url(nodes.get(row.nodeId)?.operatorChallenge),
       });
       return { resolved: resolved.map(view), skipped: [...skipped] };
     },
@@ -147,7 +155,7 @@ export function createFleet({ store, nodes, targets, dispatcher, clock, time, lo
           abortOnDisconnect: request.abortOnDisconnect,
         },
         {
-          ...{ dispatcher, time, log, recall },
+          ...{ dispatcher, clock, time, log, recall },
           settle: ({ outcome, summary, endedAt }) => store.endRun(runId, endedAt, outcome, JSON.stringify(summary)),
         },
       );
@@ -160,16 +168,27 @@ export function createFleet({ store, nodes, targets, dispatcher, clock, time, lo
       return run;
     },
 
-    async cancel(tenantId, runId, reason = "caller", note = "") {
+    async cancel(tenantId, runId, reason = "caller", { note = "", by = "" } = {}) {
       const run = get(tenantId, runId);
       if (run) {
         const { cancelled, alreadyTerminal } = run.cancel(reason);
-        if (cancelled > 0) log.info("run_cancelled", { run_id: runId, tenant_id: tenantId, cancelled, note });
+        if (cancelled > 0) {
+          log.info("run_cancelled", { run_id: runId, tenant_id: tenantId, cancelled, note });
+          const detail = { run_id: runId, cancelled, reason, note };
+          await recordAudit(store, { at: time(), kind: "run_cancelled", tenantId, principal: by, detail });
+        }
         return { run_id: runId, cancelled, already_terminal: alreadyTerminal };
       }
       const row = await store.run(runId);
       if (row?.tenantId !== tenantId) throw unknownRun(runId);
       return { run_id: runId, cancelled: 0, already_terminal: row.resolved.length };
+    },
+
+    async sign(tenantId, runId, proofs) {
+      const run = get(tenantId, runId);
+      // One that has ended waits for nothing; one that never was is not found.
+      if (!run) await find(tenantId, runId);
+      return Object.entries(proofs).flatMap(([nodeId, proof]) => (run?.sign(nodeId, proof) ? [nodeId] : []));
     },
 
     async close(graceMs) {
@@ -209,6 +228,9 @@ function storedRun(row: RunRow, commands: readonly CommandRow[]): Run {
     cancel: () => ({ cancelled: 0, alreadyTerminal: row.resolved.length }),
   };
 }
+
+const base64url = (bytes: Uint8Array | undefined): string | null =>
+  bytes === undefined ? null : Buffer.from(bytes).toString("base64url");
 
 const noSummary = { ok: 0, err: 0, timed_out: 0, cancelled: 0, edge_disconnected: 0, skipped: 0, not_started: 0 };
 

@@ -8,6 +8,7 @@ import type { NodeRow, Store } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { jsonToStruct } from "../wire/json.ts";
 import { toLong } from "../wire/whole.ts";
+import { recordAudit } from "./audit.ts";
 import type { Principal } from "./dispatch-types.ts";
 import { type KnownHost, knownHost } from "./host-view.ts";
 import type { Sessions } from "./sessions.ts";
@@ -65,6 +66,8 @@ export function createInventory({ store, sessions, targets, time, log }: Invento
       if (description.tags.length > apiLimits.tags)
         throw new AegisError("invalid_request", `a host has ${apiLimits.tags} tags at most`);
       await tx.describeNode(nodeId, description);
+      const detail = { name: description.displayName, tags: description.tags };
+      await recordAudit(tx, { at: time(), kind: "host_changed", ...who(by), nodeId, detail });
       return { ...row, ...description };
     });
     log.info("host_changed", { node_id: nodeId, principal: by.name, tags: row.tags, name: row.displayName });
@@ -75,15 +78,19 @@ export function createInventory({ store, sessions, targets, time, log }: Invento
     by: Principal,
     name: string,
     command: EdgeCommand,
+    detail: Record<string, unknown>,
     heartbeatIntervalMs?: number,
   ): Promise<string> {
     const host = await targets.find(by.tenantId, name);
     const { nodeId } = host.row;
     if (!sessions.tell(nodeId, command, heartbeatIntervalMs))
       throw new AegisError("edge_unavailable", `the host ${host.name} is not connected`, { hint: "aegis edge ls" });
-    log.info("host_told", { node_id: nodeId, principal: by.name, command: Object.keys(command)[0] });
+    await recordAudit(store, { at: time(), kind: "host_told", ...who(by), nodeId, detail });
+    log.info("host_told", { node_id: nodeId, principal: by.name, ...detail });
     return nodeId;
   }
+
+  const who = ({ tenantId, name: principal }: Principal) => ({ tenantId, principal });
 
   return {
     describe: (by, name, patch, seen) =>
@@ -108,6 +115,13 @@ export function createInventory({ store, sessions, targets, time, log }: Invento
         const current = await tx.node(nodeId);
         if (current?.revokedAt !== null) return false;
         seen(hostTag(current));
+        await recordAudit(tx, {
+          at: time(),
+          kind: "host_revoked",
+          ...who(by),
+          nodeId,
+          detail: { name: current.hostName },
+        });
         return await tx.revokeNode(nodeId, time());
       });
       // Also where it was revoked before: whatever stream there is must go.
@@ -117,15 +131,15 @@ export function createInventory({ store, sessions, targets, time, log }: Invento
     pushConfig: (by, name, config) => {
       const interval = config.heartbeat_interval_secs;
       const command = { pushConfig: { mergedConfigDelta: jsonToStruct({ ...config }) } };
-      return tell(by, name, command, interval === undefined ? undefined : interval * 1000);
+      return tell(by, name, command, { config }, interval === undefined ? undefined : interval * 1000);
     },
-    drain: (by, name, finishWithinMs) =>
-      tell(by, name, {
-        drain: { reason: DrainReason.DRAIN_REASON_MAINTENANCE, finishWithinMs: toLong(finishWithinMs) },
-      }),
-    shutdown: (by, name) =>
-      tell(by, name, {
-        shutdown: { reason: DrainReason.DRAIN_REASON_MAINTENANCE, detail: `asked for by ${by.name}` },
-      }),
+    drain: (by, name, finishWithinMs) => {
+      const drain = { reason: DrainReason.DRAIN_REASON_MAINTENANCE, finishWithinMs: toLong(finishWithinMs) };
+      return tell(by, name, { drain }, { drain: { finish_within_ms: finishWithinMs } });
+    },
+    shutdown: (by, name) => {
+      const shutdown = { reason: DrainReason.DRAIN_REASON_MAINTENANCE, detail: `asked for by ${by.name}` };
+      return tell(by, name, { shutdown }, { shutdown: true });
+    },
   };
 }

@@ -5,6 +5,7 @@ import type { Clock } from "../platform/clock.ts";
 import { Secret } from "../platform/log.ts";
 import { openStore } from "../store/open.ts";
 import type { ApiTokenRow, Queries } from "../store/store.ts";
+import { recordAudit } from "./audit.ts";
 import { hashApiToken, newApiToken } from "./http/auth.ts";
 
 export const databasePath = (dataDir: string): string => join(dataDir, "controller.db");
@@ -18,10 +19,12 @@ export interface OperatorTokenRequest {
   expiresAt: number | null;
 }
 
+/** `store` is a transaction. `by` is who asks for it; empty on the controller's own command line. */
 export async function addOperatorToken(
   store: Queries,
   request: OperatorTokenRequest,
   at: number,
+  by = "",
 ): Promise<{ tokenId: string; token: Secret; row: ApiTokenRow }> {
   const token = newApiToken();
   const tokenId = randomUUID();
@@ -40,6 +43,9 @@ export async function addOperatorToken(
     revokedAt: null,
   };
   await store.insertApiToken(row);
+  const expires = expiresAt === null ? null : new Date(expiresAt).toISOString();
+  const detail = { token_id: tokenId, name, scopes, contexts, expires_at: expires };
+  await recordAudit(store, { at, kind: "token_created", tenantId, principal: by, detail });
   return { tokenId, token: new Secret(token), row };
 }
 
@@ -55,6 +61,18 @@ export async function createOperatorToken({
   } finally {
     await store.close();
   }
+}
+
+/** False when the tenant has no such token that is good. */
+export async function endOperatorToken(
+  tx: Queries,
+  { tenantId, tokenId }: { tenantId: string; tokenId: string },
+  at: number,
+  by = "",
+): Promise<boolean> {
+  if (!(await tx.revokeApiToken(tenantId, tokenId, at))) return false;
+  await recordAudit(tx, { at, kind: "token_revoked", tenantId, principal: by, detail: { token_id: tokenId } });
+  return true;
 }
 
 /** Every token of a tenant, revoked ones too; what they are is never told again. */
@@ -87,7 +105,7 @@ export async function revokeOperatorToken({
 }): Promise<boolean> {
   const store = await openStore(databasePath(dataDir));
   try {
-    return await store.revokeApiToken(tenantId, tokenId, clock.now());
+    return await store.transaction((tx) => endOperatorToken(tx, { tenantId, tokenId }, clock.now()));
   } finally {
     await store.close();
   }

@@ -1,9 +1,11 @@
 /** Where results end up: in the store, with the receipt that proves them, before anybody is told that they arrived. */
 import type { PublicKey } from "../envelope/public-key.ts";
 import { verifyReceipt } from "../envelope/receipt.ts";
+import { sha256 } from "../envelope/statement.ts";
 import type { Log } from "../platform/log.ts";
-import type { CommandRow, NodeOutcome, Store } from "../store/store.ts";
+import type { CommandRow, NodeOutcome, Queries, Store } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
+import { recordAudit } from "./audit.ts";
 import { resultKey } from "./rotation.ts";
 
 type CommandResultEvent = ReturnType<typeof aegis.cluster.v1.CommandResultEvent.decode>;
@@ -43,10 +45,28 @@ export function resultLedger({ store, time, log }: { store: Store; time: () => n
     return "other";
   }
 
+  /** The audit holds what proves a result, and not what it says. */
+  async function written(
+    tx: Queries,
+    { commandId, commandDigest, nodeId, tenantId, principal }: CommandRow,
+    { event, result, signature, keyId, receipt, outputComplete }: Omit<Settlement, "commandId">,
+    more: { late?: true } = {},
+  ): Promise<void> {
+    const text = (bytes: Uint8Array) => Buffer.from(bytes).toString("base64url");
+    const output = outputComplete ? "complete" : "incomplete";
+    const detail = { command_id: commandId, outcome: nodeOutcome(event), receipt, output, ...more };
+    const proof = { command_digest: text(commandDigest), result_digest: text(sha256(result)) };
+    await recordAudit(tx, {
+      ...{ at: time(), kind: "result", tenantId, principal, nodeId, detail },
+      receipt: { ...proof, signature: text(signature), key_id: text(keyId) },
+    });
+  }
+
   return {
     settle: ({ commandId, event, result, signature, keyId, receipt, outputComplete }) =>
       store.transaction(async (tx) => {
-        const before = settled(await tx.command(commandId), result);
+        const row = await tx.command(commandId);
+        const before = settled(row, result);
         if (before !== "open") return before === "same";
         await tx.endCommand(commandId, {
           endedAt: time(),
@@ -57,6 +77,7 @@ export function resultLedger({ store, time, log }: { store: Store; time: () => n
           receipt,
           outputComplete,
         });
+        if (row) await written(tx, row, { event, result, signature, keyId, receipt, outputComplete });
         return true;
       }),
     late: ({ nodeId, nodeKey, commandId, result, signature, keyId }) =>
@@ -84,6 +105,8 @@ export function resultLedger({ store, time, log }: { store: Store; time: () => n
           receiptKeyId: keyId,
         };
         await tx.endCommand(commandId, { ...end, receipt: "verified", outputComplete: false });
+        const judged = { receipt: "verified", outputComplete: false } as const;
+        await written(tx, row, { event, result, signature, keyId, ...judged }, { late: true });
         log.info("late_result", { node_id: nodeId, command_id: commandId, outcome: end.outcome });
         return true;
       }),

@@ -15,6 +15,7 @@ import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import type { NodeRow, Queries, Store } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
+import { recordAudit } from "./audit.ts";
 import type { ControllerKeys } from "./keys.ts";
 import type { LiveSession } from "./node-session.ts";
 import { isBoundTo, mintNodeToken, reconnectGraceMs } from "./node-token.ts";
@@ -120,6 +121,13 @@ export function createRotations(options: RotationOptions): Rotations {
     if (!fresh) throw new AegisError("conflict", "this very request was answered before; ask with a new nonce");
     const { jti: tokenJti, expiresAtMs: tokenExpiresAt } = minted;
     await tx.putNode({ ...row, publicKey: newKey.raw, tokenJti, tokenExpiresAt });
+    await recordAudit(tx, {
+      ...{ at: now, kind: changed ? "host_rekeyed" : "host_token_refreshed", tenantId: row.tenantId, nodeId },
+      detail: {
+        ...{ token_jti: tokenJti, public_key: Buffer.from(newKey.raw).toString("base64url") },
+        ...(changed ? { before: Buffer.from(row.publicKey).toString("base64url") } : {}),
+      },
+    });
     return { ...minted, changed, overlapUntilMs };
   }
 

@@ -8,7 +8,9 @@ import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { openStore } from "../store/open.ts";
 import type { Store } from "../store/store.ts";
+import { version } from "../version.ts";
 import { aegis } from "../wire/gen/messages.js";
+import { createAuditSeal, recordAudit } from "./audit.ts";
 import { inProcessBus } from "./bus.ts";
 import { createChallenges } from "./challenges.ts";
 import { controllerClock } from "./controller-clock.ts";
@@ -91,6 +93,17 @@ export async function startController(options: ControllerOptions): Promise<Runni
     const interrupted = await store.interruptOpenRuns(time());
     if (interrupted > 0) log.warn("runs_interrupted", { count: interrupted });
 
+    await recordAudit(store, {
+      ...{ at: time(), kind: "controller_started" },
+      detail: {
+        version,
+        public_endpoint: endpoint.text,
+        keyset_version: keyset.version,
+        interrupted_runs: interrupted,
+      },
+    });
+    const audit = createAuditSeal({ store, keys, controllerId: config.controllerId, clock, time, log });
+
     const bus = inProcessBus();
     const sessions = createSessions(bus, time);
     const ledger = resultLedger({ store, time, log });
@@ -133,6 +146,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
       : `https://${endpoint.authority(http.port)}`;
 
     const housekeeping = new AbortController();
+    void audit.keepSealed(housekeeping.signal);
     void revocations.watch(housekeeping.signal);
     void keepHouse(store, time, clock, log, housekeeping.signal);
 
@@ -152,6 +166,8 @@ export async function startController(options: ControllerOptions): Promise<Runni
       await Promise.race([http.close(false), clock.sleep(requestGraceMs, patience.signal)]);
       patience.abort();
       await http.close(true);
+      await recordAudit(store, { at: time(), kind: "controller_stopped", detail: {} });
+      await audit.seal();
       await closeAll();
       log.info("controller_stopped");
       stop();

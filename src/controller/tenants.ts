@@ -2,7 +2,8 @@
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { openStore } from "../store/open.ts";
-import type { Store, TenantRow } from "../store/store.ts";
+import type { Queries, Store, TenantRow } from "../store/store.ts";
+import { recordAudit } from "./audit.ts";
 import { databasePath } from "./operator-tokens.ts";
 import type { Revocations } from "./revocations.ts";
 
@@ -24,12 +25,18 @@ export function createTenantAdmin({
 }): TenantAdmin {
   return {
     async remove(tenantId, by) {
-      if (!(await store.removeTenant(tenantId, time()))) return false;
+      if (!(await store.transaction((tx) => removeAll(tx, tenantId, time(), by)))) return false;
       log.warn("tenant_removed", { tenant_id: tenantId, principal: by });
       await revocations.enforce();
       return true;
     },
   };
+}
+
+async function removeAll(tx: Queries, tenantId: string, at: number, by: string): Promise<boolean> {
+  if (!(await tx.removeTenant(tenantId, at))) return false;
+  await recordAudit(tx, { at, kind: "tenant_removed", tenantId, principal: by, detail: {} });
+  return true;
 }
 
 async function onDatabase<T>(dataDir: string, work: (store: Store) => Promise<T>): Promise<T> {
@@ -54,4 +61,5 @@ export const removeTenant = ({
   dataDir: string;
   tenantId: string;
   clock: Clock;
-}): Promise<boolean> => onDatabase(dataDir, (store) => store.removeTenant(tenantId, clock.now()));
+}): Promise<boolean> =>
+  onDatabase(dataDir, (store) => store.transaction((tx) => removeAll(tx, tenantId, clock.now(), "")));

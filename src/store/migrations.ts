@@ -160,4 +160,33 @@ export const migrations: readonly Migration[] = [
       CREATE INDEX rotations_of_node ON rotations (node_id, rotated_at);
     `,
   },
+  {
+    version: 4,
+    sql: `
+      CREATE TABLE audit (
+        row INTEGER PRIMARY KEY,
+        at INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        tenant_id TEXT NOT NULL,
+        principal TEXT NOT NULL,
+        node_id TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        receipt TEXT NOT NULL,
+        previous BLOB NOT NULL,
+        hash BLOB NOT NULL
+      ) STRICT;
+      CREATE INDEX audit_of_tenant ON audit (tenant_id, row);
+      -- Nobody's mistake changes what happened. Who means to can drop these; the chain shows it.
+      CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit rows are final'); END;
+      CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit rows are final'); END;
+
+      CREATE TABLE audit_checkpoints (
+        last_row INTEGER PRIMARY KEY,
+        head BLOB NOT NULL,
+        time_ms INTEGER NOT NULL,
+        signature BLOB NOT NULL,
+        key_id BLOB NOT NULL
+      ) STRICT;
+    `,
+  },
 ];

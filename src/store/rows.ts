@@ -1,6 +1,8 @@
 /** How the store's objects lie in tables: one list of columns a table, from which both directions are made. */
 import type {
   ApiTokenRow,
+  AuditRow,
+  CheckpointRow,
   CommandRow,
   GroupRow,
   IdempotencyRow,
@@ -175,4 +177,25 @@ export const commands = table<CommandRow>("commands", {
   receiptKeyId: "plain",
   receipt: "plain",
   outputComplete: "flag",
+});
+
+export const auditRows = table<AuditRow>("audit", {
+  row: "plain",
+  at: "plain",
+  kind: "plain",
+  tenantId: "plain",
+  principal: "plain",
+  nodeId: "plain",
+  detail: "plain",
+  receipt: "plain",
+  previous: "plain",
+  hash: "plain",
+});
+
+export const checkpoints = table<CheckpointRow>("audit_checkpoints", {
+  lastRow: "plain",
+  head: "plain",
+  timeMs: "plain",
+  signature: "plain",
+  keyId: "plain",
 });

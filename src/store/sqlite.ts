@@ -4,6 +4,8 @@ import { createHash } from "node:crypto";
 import { AegisError } from "../errors.ts";
 import {
   apiTokens,
+  auditRows,
+  checkpoints,
   commands,
   groups,
   idempotencyKeys,
@@ -73,6 +75,7 @@ const replaceNode = `ON CONFLICT (node_id) DO UPDATE SET ${nodes.columns
   .map(({ column }) => `${column} = excluded.${column}`)
   .join(", ")}`;
 
+const newestRow = "ORDER BY row DESC LIMIT 1";
 const newestFirst = "ORDER BY dispatched_at DESC, command_id DESC LIMIT $limit";
 
 export function sqliteQueries(perform: Perform): Queries {
@@ -316,6 +319,31 @@ export function sqliteQueries(perform: Perform): Queries {
       perform((db) => db.all(commands, "WHERE run_id = $runId ORDER BY dispatched_at, command_id", { runId })),
     recentCommands: (nodeId, limit) =>
       perform((db) => db.all(commands, `WHERE node_id = $nodeId ${newestFirst}`, { nodeId, limit })),
+
+    appendAudit: (entry, hash) =>
+      perform((db) =>
+        db.together(() => {
+          const last = db.one(auditRows, newestRow);
+          const link = { ...entry, row: (last?.row ?? 0) + 1, previous: last?.hash ?? new Uint8Array(32) };
+          db.insert(auditRows, { ...link, hash: hash(link) });
+        }),
+      ),
+    audit: ({ after, tenantId, since }, limit) =>
+      perform((db) =>
+        db.all(
+          auditRows,
+          `WHERE row > $after AND ($tenantId IS NULL OR tenant_id = $tenantId) AND ($since IS NULL OR at >= $since)
+            ORDER BY row LIMIT $limit`,
+          { after, limit, tenantId: tenantId ?? null, since: since ?? null },
+        ),
+      ),
+    auditHead: () => perform((db) => db.one(auditRows, newestRow)),
+    insertCheckpoint: (row) => perform((db) => db.insert(checkpoints, row)),
+    checkpoints: (first, last) =>
+      perform((db) =>
+        db.all(checkpoints, "WHERE last_row BETWEEN $first AND $last ORDER BY last_row", { first, last }),
+      ),
+    newestCheckpoint: () => perform((db) => db.one(checkpoints, "ORDER BY last_row DESC LIMIT 1")),
   };
 }
 

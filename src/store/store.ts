@@ -144,6 +144,33 @@ export interface CommandRow {
   outputComplete: boolean;
 }
 
+/** One thing that happened. Rows are added and never changed; each covers the one before by its hash. */
+export interface AuditRow {
+  /** From 1, without gaps. */
+  row: number;
+  at: number;
+  kind: string;
+  /** Empty where it concerns none. */
+  tenantId: string;
+  principal: string;
+  nodeId: string;
+  /** JSON text, exactly as hashed. */
+  detail: string;
+  /** JSON text of what proves a result; empty where there is none. */
+  receipt: string;
+  previous: Uint8Array;
+  hash: Uint8Array;
+}
+
+/** The controller's signature over the chain up to a row. */
+export interface CheckpointRow {
+  lastRow: number;
+  head: Uint8Array;
+  timeMs: number;
+  signature: Uint8Array;
+  keyId: Uint8Array;
+}
+
 /** Everything that is asked and changed; inside a transaction and outside. */
 export interface Queries {
   /** Throws `conflict` for a tenant that was removed. */
@@ -231,6 +258,19 @@ export interface Queries {
   commandsOfRun(runId: string): Promise<CommandRow[]>;
   /** The newest first. */
   recentCommands(nodeId: string, limit: number): Promise<CommandRow[]>;
+
+  /** Adds one row to the chain; `hash` computes its own from the one before. */
+  appendAudit(
+    entry: Omit<AuditRow, "row" | "previous" | "hash">,
+    hash: (link: Omit<AuditRow, "hash">) => Uint8Array,
+  ): Promise<void>;
+  /** Rows after number `after`, in order; of one tenant, if named, and of `since` or later. */
+  audit(filter: { after: number; tenantId?: string; since?: number }, limit: number): Promise<AuditRow[]>;
+  auditHead(): Promise<AuditRow | null>;
+  insertCheckpoint(row: CheckpointRow): Promise<void>;
+  /** Those that end at rows from `first` to `last`, in order. */
+  checkpoints(first: number, last: number): Promise<CheckpointRow[]>;
+  newestCheckpoint(): Promise<CheckpointRow | null>;
 }
 
 export interface Store extends Queries {

@@ -1,6 +1,7 @@
 /** Runs over HTTP: which hosts a target means, calls to them with their events, their history, and how to stop them. */
 import { createHash } from "node:crypto";
 import type { RunRecord } from "../../api/events.ts";
+import type { BodyOf } from "../../api/operations.ts";
 import type { Page } from "../../api/types.ts";
 import { AegisError } from "../../errors.ts";
 import type { Clock } from "../../platform/clock.ts";
@@ -51,9 +52,7 @@ export function fleetRoutes(app: Routes, { fleet, store, clock }: FleetRoutes): 
         abortOnDisconnect: body.abort_on_disconnect,
         progress: body.progress,
         via: "rest",
-        operatorProofs: Object.fromEntries(
-          Object.entries(body.operator_proofs).map(([node, proof]) => [node, Buffer.from(proof, "base64url")]),
-        ),
+        operatorProofs: proofBytes(body.operator_proofs),
       },
       principal,
       key === undefined ? undefined : { key, bodyHash },
@@ -61,7 +60,14 @@ export function fleetRoutes(app: Routes, { fleet, store, clock }: FleetRoutes): 
     return stream(c, run, 0);
   });
 
-  route(app, "cancelRun", ({ tenantId, id, body }) => fleet.cancel(tenantId, id, "caller", body.reason));
+  route(app, "cancelRun", ({ principal, tenantId, id, body }) =>
+    fleet.cancel(tenantId, id, "caller", { by: principal.name, note: body.reason ?? "" }),
+  );
+
+  route(app, "signRun", async ({ tenantId, id, body }) => ({
+    run_id: id,
+    taken: await fleet.sign(tenantId, id, proofBytes(body.operator_proofs)),
+  }));
 
   route(app, "runEvents", async ({ c, tenantId, id }) => {
     const last = c.req.header("last-event-id") ?? "0";
@@ -93,8 +99,13 @@ export function fleetRoutes(app: Routes, { fleet, store, clock }: FleetRoutes): 
   });
 }
 
+const proofBytes = (proofs: Readonly<Record<string, string>>): Record<string, Uint8Array> =>
+  Object.fromEntries(Object.entries(proofs).map(([node, proof]) => [node, Buffer.from(proof, "base64url")]));
+
 /** The text that is signed and sent: the caller's own, or what its object says. */
-function argsText({ args, args_json: text }: { args?: unknown; args_json: string | null }): string {
+function argsText({ args, args_json: text, operator_proofs: proofs }: BodyOf<"invoke">): string {
+  if (text === null && Object.keys(proofs).length > 0)
+    throw new AegisError("invalid_request", "operator_proofs are about exact text: give the arguments as args_json");
   if (text === null) return JSON.stringify(args ?? {});
   if (args !== undefined) throw new AegisError("invalid_request", "give args or args_json, not both");
   try {

@@ -2,8 +2,9 @@
 import { randomUUID } from "node:crypto";
 import type { HostGroup, Page } from "../../api/types.ts";
 import { AegisError } from "../../errors.ts";
-import type { GroupRow, Store } from "../../store/store.ts";
-import type { LiveNodes } from "../dispatch-types.ts";
+import type { GroupRow, Queries, Store } from "../../store/store.ts";
+import { recordAudit } from "../audit.ts";
+import type { LiveNodes, Principal } from "../dispatch-types.ts";
 import { hostStatus, isoTime } from "../host-view.ts";
 import { groupSelector, type Targets } from "../targets.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
@@ -40,6 +41,13 @@ export function groupRoutes(app: Routes, { store, nodes, targets, time }: GroupR
     return [...new Set(hosts.map(({ row }) => row.nodeId))];
   };
 
+  const definition = ({ selector, pinnedMembers }: GroupRow) => ({
+    selector: JSON.parse(selector) as unknown,
+    pinned_members: pinnedMembers,
+  });
+  const changed = (tx: Queries, { tenantId, name: principal }: Principal, detail: Record<string, unknown>) =>
+    recordAudit(tx, { at: time(), kind: "group_changed", tenantId, principal, detail });
+
   async function find(tenantId: string, id: string): Promise<GroupRow> {
     const row = await store.group(tenantId, id);
     if (row) return row;
@@ -62,7 +70,10 @@ export function groupRoutes(app: Routes, { store, nodes, targets, time }: GroupR
       pinnedMembers: await pinned(tenantId, body.pinned_members),
       ...{ createdBy: principal.name, createdAt: time(), version: 1 },
     };
-    await store.insertGroup(row);
+    await store.transaction(async (tx) => {
+      await tx.insertGroup(row);
+      await changed(tx, principal, { made: { name: row.name, ...definition(row) } });
+    });
     c.header("etag", groupTag(row));
     return await view(row);
   });
@@ -73,7 +84,7 @@ export function groupRoutes(app: Routes, { store, nodes, targets, time }: GroupR
     return await view(row);
   });
 
-  route(app, "patchGroup", async ({ c, tenantId, id, body, ifMatch }) => {
+  route(app, "patchGroup", async ({ c, principal, tenantId, id, body, ifMatch }) => {
     const row = await find(tenantId, id);
     requireMatch(ifMatch, groupTag(row), `the group ${row.name}`);
     const next: GroupRow = {
@@ -82,19 +93,26 @@ export function groupRoutes(app: Routes, { store, nodes, targets, time }: GroupR
       selector: body.selector ? JSON.stringify(body.selector) : row.selector,
       pinnedMembers: body.pinned_members ? await pinned(tenantId, body.pinned_members) : row.pinnedMembers,
     };
-    if (!(await store.updateGroup(next)))
+    const done = await store.transaction(async (tx) => {
+      if (!(await tx.updateGroup(next))) return false;
+      await changed(tx, principal, { name: row.name, to: { name: next.name, ...definition(next) } });
+      return true;
+    });
+    if (!done)
       throw new AegisError("precondition_failed", `the group ${row.name} was changed by somebody else meanwhile`, {
         hint: "get it again, and repeat the change on what it is now",
       });
-    const changed = { ...next, version: row.version + 1 };
-    c.header("etag", groupTag(changed));
-    return await view(changed);
+    const current = { ...next, version: row.version + 1 };
+    c.header("etag", groupTag(current));
+    return await view(current);
   });
 
-  route(app, "deleteGroup", async ({ tenantId, id, ifMatch }) => {
+  route(app, "deleteGroup", async ({ principal, tenantId, id, ifMatch }) => {
     const row = await find(tenantId, id);
     requireMatch(ifMatch, groupTag(row), `the group ${row.name}`);
-    await store.deleteGroup(row.groupId);
+    await store.transaction(async (tx) => {
+      if (await tx.deleteGroup(row.groupId)) await changed(tx, principal, { removed: row.name });
+    });
     return null;
   });
 }

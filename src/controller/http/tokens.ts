@@ -7,7 +7,7 @@ import type { Clock } from "../../platform/clock.ts";
 import type { ApiTokenRow, Store } from "../../store/store.ts";
 import type { Enrollment } from "../enrollment.ts";
 import { isoTime } from "../host-view.ts";
-import { addOperatorToken } from "../operator-tokens.ts";
+import { addOperatorToken, endOperatorToken } from "../operator-tokens.ts";
 import type { Targets } from "../targets.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
 import { rateLimiter } from "./rate-limit.ts";
@@ -25,7 +25,7 @@ export interface TokenRoutes {
 export function tokenRoutes(app: Routes, { store, enrollment, targets, clock, time }: TokenRoutes): void {
   const issued = rateLimiter(clock, { calls: apiLimits.enrollmentTokensPerMinute, perMs: 60_000 });
 
-  route(app, "issueEnrollmentToken", async ({ tenantId, body }) => {
+  route(app, "issueEnrollmentToken", async ({ principal, tenantId, body }) => {
     issued.take(tenantId, "enrollment tokens for this tenant");
     const bound = body.for_node ? await targets.find(tenantId, body.for_node) : null;
     const name = body.name || bound?.name || "";
@@ -36,6 +36,7 @@ export function tokenRoutes(app: Routes, { store, enrollment, targets, clock, ti
       tags: body.tags,
       forNode: bound?.row.nodeId ?? null,
       compat: body.compat,
+      principal: principal.name,
     });
     const answer: EnrollmentToken = {
       token,
@@ -48,7 +49,7 @@ export function tokenRoutes(app: Routes, { store, enrollment, targets, clock, ti
     return answer;
   });
 
-  route(app, "createToken", async ({ tenantId, body }) => {
+  route(app, "createToken", async ({ principal, tenantId, body }) => {
     // Another tenant's token is made on the controller's own machine: no request looks beyond its tenant.
     if (body.tenant_id !== undefined && body.tenant_id !== tenantId)
       throw new AegisError("not_found", `no tenant ${JSON.stringify(body.tenant_id)} for this token`, {
@@ -59,7 +60,7 @@ export function tokenRoutes(app: Routes, { store, enrollment, targets, clock, ti
       throw new AegisError("invalid_request", `expires_at: ${body.expires_at} has passed`);
     const { name, scopes, contexts } = body;
     const request = { name, scopes, contexts, tenantId, expiresAt };
-    const { row, token } = await store.transaction((tx) => addOperatorToken(tx, request, time()));
+    const { row, token } = await store.transaction((tx) => addOperatorToken(tx, request, time(), principal.name));
     return { ...tokenView(row), token: token.reveal() };
   });
 
@@ -75,8 +76,9 @@ export function tokenRoutes(app: Routes, { store, enrollment, targets, clock, ti
     return page;
   });
 
-  route(app, "revokeToken", async ({ tenantId, id }) => {
-    if (await store.revokeApiToken(tenantId, id, time())) return null;
+  route(app, "revokeToken", async ({ principal, tenantId, id }) => {
+    const token = { tenantId, tokenId: id };
+    if (await store.transaction((tx) => endOperatorToken(tx, token, time(), principal.name))) return null;
     // Twice is the same as once; what never was is told.
     if ((await store.apiTokens(tenantId)).some(({ tokenId }) => tokenId === id)) return null;
     throw new AegisError("not_found", `no token ${JSON.stringify(id)} in this tenant`, {
