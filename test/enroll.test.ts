@@ -5,10 +5,12 @@ import { join } from "node:path";
 import { type PlanEntry, planEnrollment, resolveConflicts } from "../src/daemon/enroll.ts";
 import { grpcLink } from "../src/daemon/grpc-link.ts";
 import { type ControllerLink, LinkError } from "../src/daemon/link.ts";
+import { signEnrollProof, signRekeyProof } from "../src/envelope/enrollment.ts";
 import { readUnverified, signJwt } from "../src/envelope/jwt.ts";
 import { importSigningKey, newSeed } from "../src/envelope/public-key.ts";
 import { systemClock } from "../src/platform/clock.ts";
 import { type BareHost, bareHost, type Enrolling, enrolling, failure } from "./support/enrolling.ts";
+import { needs } from "./support/needs.ts";
 
 let controller: Enrolling;
 let other: Enrolling;
@@ -214,12 +216,11 @@ describe("a token that cannot be used leaves the host as it was, and says", () =
     expect(error.hint).toContain("SSL_CERT_FILE");
   });
 
-  test("that the state directory cannot be written, before the token is spent", async () => {
-    const blocked = join(host.home, "file");
-    writeFileSync(blocked, "");
+  needs("linux")("that the state directory cannot be written, before the token is spent", async () => {
     const token = await controller.issue();
-    const error = await refused(token, { stateDir: join(blocked, "edge") });
-    expect(error.message).toMatch(/while looking at what is here: /);
+    const error = await refused(token, { stateDir: "/proc/aegis/edge" });
+    expect(error).toMatchObject({ code: "config_invalid", exitCode: 78 });
+    expect(error.message).toMatch(/^enrollment failed while looking at what is here: cannot write to \/proc: /);
     await host.enroll(token);
   });
 });
@@ -433,6 +434,21 @@ describe("a host that is enrolled already", () => {
     expect(
       (await failure(thief.enroll(await controller.issue(), { conflicts: "keep", labels: { a: "b" } }))).message,
     ).toContain(`host ${nodeId} is enrolled already`);
+    // Last with the right old key named, and the proof signed by another.
+    const [key, third] = [importSigningKey(newSeed()), importSigningKey(newSeed())];
+    const oldPublicKey = readFileSync(host.file("node.key.pub"));
+    const token = await controller.issue();
+    const crk = Buffer.from(claimsOf(token).crk ?? "", "base64url");
+    const asking = { nodeId, role: 4, publicKey: key.raw, capabilities: {}, sealVersions: [1] };
+    const { challengeNonce: nonce, challengeId } = await link().attest(asking);
+    const enrollmentToken = Buffer.from(token);
+    const proof = { nodeId, nodePublicKey: key.raw, enrollmentToken, nonce, rootKeyId: crk };
+    const spoofed = link().challenge({
+      ...{ challengeId, nodeId, oldPublicKey, enrollmentToken: token, challengeSignature: key.sign(nonce) },
+      enrollProof: signEnrollProof(key, proof),
+      rekeyProof: signRekeyProof(third, { nodeId, oldPublicKey, newPublicKey: key.raw, nonce }),
+    });
+    expect((await failure(spoofed)).message).toContain(`host ${nodeId} is enrolled already`);
     expect(await controller.store.node(nodeId)).toEqual(claimed);
     thief.remove();
   });
@@ -516,7 +532,7 @@ describe("settings that are there before the first enrollment", () => {
       `metadata: { name: mine }
 cluster:
   node_keypair_path: id.key
-  controller: { endpoint: "https://localhost:${controller.port}" }
+  controller: { endpoint: "https://localhost:${controller.port}", tls: { ca_path: gone.pem } }
   edge: { max_concurrent_invocations: 2 }
 security_contexts:
   - { name: narrow, principals: [{ sub: ann }] }

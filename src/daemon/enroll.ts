@@ -1,6 +1,6 @@
 /** Makes this machine a host of a controller: everything that can fail is tried first, then all files change as one. */
-import { constants } from "node:fs";
-import { access, mkdir, readFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { access, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { importSigningKey, newSeed } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
@@ -141,18 +141,26 @@ async function changes({ pins, seal, work }: EnrollmentPlan, made: Made): Promis
   return list;
 }
 
-/** A token is spent only where its fruit can be kept. */
+/** A token is spent only where its fruit can be kept: tried with a file, because modes tell nothing about a full or frozen disk. */
 async function requireWritable({ stateDir, configPath }: EnrollmentPlan): Promise<void> {
   for (const path of [stateDir, dirname(configPath)]) {
     const there = await nearestExisting(path);
-    await access(there, constants.W_OK | constants.X_OK).catch((cause: NodeJS.ErrnoException) => {
-      throw new AegisError("config_invalid", `cannot write to ${there}: ${cause.code}`, {
+    const trial = join(there, `.aegis-${randomBytes(6).toString("hex")}.tmp`);
+    try {
+      await writeFile(trial, new Uint8Array(trialBytes), { flag: "wx", mode: PRIVATE_FILE });
+    } catch (cause) {
+      throw new AegisError("config_invalid", `cannot write to ${there}: ${(cause as NodeJS.ErrnoException).code}`, {
         cause,
         hint: "run it as the user who owns this directory, or choose another with --state-dir",
       });
-    });
+    } finally {
+      await rm(trial, { force: true }).catch(() => {});
+    }
   }
 }
+
+/** As much as all the files of an enrollment together. */
+const trialBytes = 16 * 1024;
 
 async function nearestExisting(path: string): Promise<string> {
   for (let at = path; ; at = dirname(at)) {
