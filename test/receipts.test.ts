@@ -392,7 +392,7 @@ describe("results and the ends of sessions", () => {
   });
 
   test("a store that fails while a result is kept: the caller is told, the host keeps it and it arrives late", async () => {
-    let broken = true;
+    let broken = false;
     const wrapStore = (store: Store): Store => ({
       ...store,
       transaction: (change) => (broken ? Promise.reject(new Error("disk full")) : store.transaction(change)),
@@ -401,6 +401,7 @@ describe("results and the ends of sessions", () => {
     const session = await pair.connected();
     const call = pair.call({ nodeId: pair.identity.nodeId });
     await settled();
+    broken = true;
     pair.daemon.tool.runs[0]?.end();
     // The dispatcher cannot write either; what matters is that nobody waits for ever.
     const told = call.result.then(
