@@ -96,7 +96,7 @@ function randomStatement(by: Random): { name: StatementName; bytes: Uint8Array; 
   const values: Record<string, unknown> = {};
   for (const [field, type] of Object.entries(layouts[name].fields)) {
     if (type === "id") values[field] = by.pick([nodeId, controllerId]);
-    else if (type === "b32") values[field] = by.bytes(32);
+    else if (type === "b16" || type === "b32") values[field] = by.bytes(type === "b16" ? 16 : 32);
     else if (type === "hash") values[field] = by.bytes(by.below(40));
     else if (type === "lp") values[field] = Buffer.from(by.bytes(by.below(9))).toString("latin1");
     else values[field] = by.below(2 ** 31);
