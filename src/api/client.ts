@@ -31,6 +31,8 @@ import type {
   Page,
   Preview,
   PushConfig,
+  SignAnswer,
+  SignRequest,
   TagsChange,
   Tenant,
   Whoami,
@@ -80,6 +82,8 @@ export interface ApiClient {
   /** Events of a run after number `after` (default 0), up to its `fleet_result`. */
   events(runId: string, options: { signal: AbortSignal; after?: number }): AsyncIterable<FleetEvent>;
   cancel(runId: string, reason?: string): Promise<CancelAnswer>;
+  /** Answers `signature_needed`. */
+  sign(runId: string, request: SignRequest): Promise<SignAnswer>;
   /** One page, the newest first. */
   runs(query?: { tool?: string; outcome?: RunOutcome; limit?: number; cursor?: string }): Promise<Page<RunRecord>>;
   run(runId: string): Promise<RunDetail>;
@@ -190,6 +194,8 @@ export function createApiClient(options: TransportOptions): ApiClient {
         path: `${edge}/fleet/${id(runId)}/cancel`,
         body: reason === undefined ? {} : { reason },
       }),
+    sign: (runId, body) =>
+      read(t.signAnswerSchema, { method: "POST", path: `${edge}/fleet/${id(runId)}/proofs`, body }),
     runs: (query = {}) => read(runsPageSchema, { path: `${edge}/fleet/runs`, query }),
     run: (runId) => read(runDetailSchema, { path: `${edge}/fleet/runs/${id(runId)}` }),
 

@@ -101,6 +101,11 @@ export const operations = {
     ...{ method: "POST", path: "/v1/edge/fleet/:id/cancel", scope: "aegis.edge.fleet.manage", status: 200 },
     ...{ summary: "Stops a run on every host", body: types.cancelRequestSchema, answer: types.cancelAnswerSchema },
   },
+  signRun: {
+    ...{ method: "POST", path: "/v1/edge/fleet/:id/proofs", scope: "aegis.edge.fleet.manage", status: 202 },
+    summary: "Hands over signatures that hosts of a run wait for, after signature_needed",
+    ...{ body: types.signRequestSchema, answer: types.signAnswerSchema },
+  },
   listRuns: {
     ...{ method: "GET", path: "/v1/edge/fleet/runs", scope: "aegis.edge.fleet.read", status: 200 },
     ...{ summary: "The tenant's runs, the newest first", query: runsQuerySchema, answer: runsPageSchema },
@@ -129,6 +134,11 @@ export const operations = {
   revokeToken: {
     ...{ method: "DELETE", path: "/v1/tokens/:id", scope: "aegis.admin", status: 204 },
     ...{ summary: "Revokes a token at once", answer: null },
+  },
+  listAudit: {
+    ...{ method: "GET", path: "/v1/audit", scope: "aegis.admin", status: 200 },
+    summary: "What happened in the tenant, oldest first; rows of the chain that are others' are left out",
+    ...{ query: types.auditQuerySchema, answer: types.auditPageSchema },
   },
   listTenants: {
     ...{ method: "GET", path: "/v1/tenants", scope: "aegis.admin", status: 200 },

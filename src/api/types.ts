@@ -301,6 +301,13 @@ export const cancelAnswerSchema = z.object({
 });
 export type CancelAnswer = z.infer<typeof cancelAnswerSchema>;
 
+/** Node id -> a new OperatorProof; an empty one says that there will be none. */
+export const signRequestSchema = z.strictObject({ operator_proofs: z.record(uuid, base64url) });
+export type SignRequest = z.input<typeof signRequestSchema>;
+/** The nodes that waited for theirs. */
+export const signAnswerSchema = z.object({ run_id: z.string(), taken: z.array(z.string()) });
+export type SignAnswer = z.infer<typeof signAnswerSchema>;
+
 // ----------------------------------------------------------------------------------------------------------- access
 
 export const apiTokenRequestSchema = z.strictObject({
@@ -334,6 +341,25 @@ export const apiTokensPageSchema = pageOf(apiTokenSchema);
 export const tenantSchema = z.object({ tenant_id: z.string(), created_at: time });
 export const tenantsPageSchema = pageOf(tenantSchema);
 export type Tenant = z.infer<typeof tenantSchema>;
+
+// ------------------------------------------------------------------------------------------------------------ audit
+
+/** Hashes in hexadecimal. `receipt` holds what proves a result. */
+export const auditRowSchema = z.object({
+  row: z.number().int(),
+  at: time,
+  kind: z.string(),
+  tenant_id: z.string(),
+  principal: z.string().nullable(),
+  node_id: z.string().nullable(),
+  detail: z.record(z.string(), z.unknown()),
+  receipt: z.record(z.string(), z.unknown()).nullable(),
+  hash: z.string(),
+  prev: z.string(),
+});
+export type AuditRecord = z.infer<typeof auditRowSchema>;
+export const auditPageSchema = pageOf(auditRowSchema);
+export const auditQuerySchema = pageQuerySchema.extend({ since: z.iso.datetime({ offset: true }).optional() });
 
 // --------------------------------------------------------------------------------------------------------- identity
 

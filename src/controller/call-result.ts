@@ -71,7 +71,17 @@ export function receivedResult({ commandBody, result, signature, keyId, ...judge
     receipt: judged.receipt,
     // The peer's signature covers neither command nor result: it is no receipt that anyone could check.
     receiptProof: judged.receipt === "peer_id_only" ? null : { commandBody, result, signature, keyId },
+    ...signAgain(event, judged.receipt),
   };
+}
+
+/** Only what a host has proven to have said, about a call that did not run. */
+function signAgain(
+  { result, started, challenge }: ReturnType<typeof aegis.cluster.v1.CommandResultEvent.decode>,
+  receipt: ResultEvent["receipt"],
+): Pick<ResultEvent, "signAgain"> {
+  const isStale = result?.errorKind === "operator_signature_stale" && !started && receipt === "verified";
+  return isStale && challenge ? { signAgain: aegis.cluster.v1.OperatorChallenge.encode(challenge).finish() } : {};
 }
 
 function stream(

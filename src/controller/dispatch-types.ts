@@ -67,6 +67,8 @@ export interface ResultEvent {
   receipt: "verified" | "peer_id_only" | "missing" | "invalid";
   /** What anyone needs to check the receipt; null when there is none. */
   receiptProof: { commandBody: Uint8Array; result: Uint8Array; signature: Uint8Array; keyId: Uint8Array } | null;
+  /** A serialised OperatorChallenge: the host wants the same call signed again under this one. */
+  signAgain?: Uint8Array;
 }
 
 export type CallEvent = ProgressEvent | ResultEvent;
@@ -89,6 +91,8 @@ export interface LiveNode {
   queuedCalls: number;
   paused: boolean;
   draining: boolean;
+  /** A serialised OperatorChallenge, the newest one; absent where the host gives none. */
+  operatorChallenge?: Uint8Array;
   /** Tools by name, from the last capabilities. */
   tools: ReadonlyMap<
     string,

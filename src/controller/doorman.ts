@@ -23,7 +23,7 @@ import type { ResultLedger } from "./result-ledger.ts";
 import { endWithKey, sessionKey } from "./rotation.ts";
 import { defaultHeartbeatMs, type Sessions } from "./sessions.ts";
 
-const { GoodbyeReason, SealRefusal, EdgeCapabilities } = aegis.cluster.v1;
+const { EdgeCapabilities, GoodbyeReason, SealConfirm, SealRefusal } = aegis.cluster.v1;
 type HelloEvent = aegis.cluster.v1.HelloEvent.$Properties;
 
 /** Streams that are not confirmed, and how long each may take to say Hello, and again to confirm. */
@@ -248,6 +248,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
         });
         return false;
       }
+      const { operatorChallenge } = SealConfirm.decode(opened.body);
       patience.abort();
       place.leave();
       const { nodeId, tenantId } = row;
@@ -259,6 +260,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
         channel,
         stream,
         capabilities: hello.capabilities,
+        operatorChallenge,
         onHeartbeat: newestOnly<void>(() => noted(store.nodeHeartbeat(nodeId, time()))),
         onCapabilities: newestOnly((capabilities) => noted(store.nodeCapabilities(nodeId, capabilities))),
       });

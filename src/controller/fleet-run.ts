@@ -4,9 +4,11 @@ import type { CommandResult, RunOutcome, RunSummary } from "../api/events.ts";
 import { apiLimits } from "../api/limits.ts";
 import type { SkippedHost } from "../api/types.ts";
 import { AegisError } from "../errors.ts";
+import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { commandResult, missingResult } from "./call-result.ts";
 import type { CallAbort, CallRequest, Dispatcher, Principal, ResultEvent } from "./dispatch-types.ts";
+import { maxSignaturesAgain, signatureDesk, signaturePatienceMs } from "./fleet-signatures.ts";
 import { isoTime } from "./host-view.ts";
 import { type PieceMaker, pieceMaker } from "./output-text.ts";
 import { createRunLog, type RunLog } from "./run-log.ts";
@@ -62,10 +64,13 @@ export interface Run {
 /** One that this process carries, or carried a while ago. */
 export interface LiveRun extends Run {
   readonly events: RunLog;
+  /** A new proof for a node that waits for one, or an empty one; false when it does not. */
+  sign(nodeId: string, proof: Uint8Array): boolean;
 }
 
 export interface RunSurroundings {
   dispatcher: Dispatcher;
+  clock: Clock;
   /** Controller time in milliseconds. */
   time: () => number;
   log: Log;
@@ -79,6 +84,7 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
   const { dispatcher, time, log } = around;
   const events = createRunLog(around.recall);
   const stop = new AbortController();
+  const desk = signatureDesk(around.clock);
   const summary: RunSummary = {
     ...{ ok: 0, err: 0, timed_out: 0, cancelled: 0, edge_disconnected: 0 },
     ...{ skipped: skipped.length, not_started: 0 },
@@ -112,8 +118,51 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
   }
 
   async function ask(target: RunTarget): Promise<void> {
-    const { nodeId, name } = target;
-    const commandId = randomUUID();
+    const proof = input.operatorProofs[target.nodeId] ?? nothing;
+    // What an operator signed a while ago is worth nothing any more, and nobody is there to sign it again.
+    if (proof.length > 0 && desk.operatorGone) return leftOut(target);
+    underWay++;
+    const last = await attempts(target, proof);
+    underWay--;
+    if (last) told(target, last.commandId, last.result);
+    else leftOut(target);
+  }
+
+  /** Commands until one is answered otherwise than by asking for a new signature; null when that never came. */
+  async function attempts(
+    target: RunTarget,
+    signed: Uint8Array,
+  ): Promise<{ commandId: string; result: ResultEvent } | null> {
+    const { nodeId } = target;
+    let proof = signed;
+    for (let again = 0; ; again++) {
+      const commandId = randomUUID();
+      const result = await attempt(target, commandId, proof);
+      const { signAgain } = result;
+      const receipt = commandResult(nodeId, commandId, result).receipt_proof;
+      if (proof.length === 0 || !signAgain || !receipt || again >= maxSignaturesAgain) return { commandId, result };
+      const answer = desk.wait(nodeId, stop.signal);
+      const operator_challenge = Buffer.from(signAgain).toString("base64url");
+      const wanted = { node_id: nodeId, reason: "operator_signature_stale", receipt, operator_challenge };
+      events.add({ event: "signature_needed", data: wanted });
+      const next = await answer;
+      if (next.kind === "gone") return null;
+      if (next.kind === "declined") return { commandId, result };
+      proof = next.proof;
+    }
+  }
+
+  /** The operator of a signed call is gone: the host is passed over, which is no failure of its own. */
+  function leftOut({ nodeId }: RunTarget): void {
+    ended++;
+    summary.skipped++;
+    const why = `operator_gone: nobody signed the call again within ${signaturePatienceMs / 1000} s`;
+    const result = { ...missingResult("not_started", why, 0), errorKind: "operator_signature_stale" };
+    events.add({ event: "command_result", data: commandResult(nodeId, "", result) });
+  }
+
+  /** One command, from its first event to its result. */
+  async function attempt({ nodeId, name }: RunTarget, commandId: string, operator: Uint8Array): Promise<ResultEvent> {
     events.add({ event: "node_started", data: { run_id: runId, node_id: nodeId, name, command_id: commandId } });
     const pipes: Record<"stdout" | "stderr", PieceMaker> = { stdout: pieceMaker(), stderr: pieceMaker() };
     let seq = 0;
@@ -125,12 +174,10 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
     };
     const startedAt = time();
     let result: ResultEvent | null = null;
-    underWay++;
     try {
       const request: CallRequest = {
         ...call,
-        ...{ commandId, runId, nodeId, principal: input.principal, deadlineMs: plan.deadlineMs },
-        operator: input.operatorProofs[nodeId] ?? new Uint8Array(),
+        ...{ commandId, runId, nodeId, principal: input.principal, deadlineMs: plan.deadlineMs, operator },
       };
       for await (const event of dispatcher.call(request, stop.signal)) {
         if (event.kind === "result") result ??= event;
@@ -141,10 +188,8 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
       log.error("call_failed", { run_id: runId, command_id: commandId, node_id: nodeId, error });
       result ??= missingResult("err", `the controller could not carry the call: ${error.message}`, time() - startedAt);
     }
-    underWay--;
     for (const stream of ["stdout", "stderr"] as const) tell(stream, pipes[stream].rest());
-    result ??= missingResult("err", "the call ended without a result", time() - startedAt);
-    told(target, commandId, result);
+    return result ?? missingResult("err", "the call ended without a result", time() - startedAt);
   }
 
   async function wave(targets: readonly RunTarget[]): Promise<void> {
@@ -205,6 +250,7 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
       return end;
     },
     done: go(),
+    sign: desk.give,
     cancel(reason) {
       const alreadyTerminal = end ? resolved.length : ended;
       const cancelled = resolved.length - alreadyTerminal;
@@ -213,6 +259,8 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
     },
   };
 }
+
+const nothing = new Uint8Array();
 
 function outcomeOf(cutShort: CallAbort | null, summary: RunSummary): RunOutcome {
   if (cutShort === "shutdown") return "interrupted";

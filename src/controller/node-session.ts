@@ -24,6 +24,9 @@ export const cancelAnswerMs = 10_000;
 /** Results of earlier sessions looked up at once. A host keeps 64, so one with more is no host of ours. */
 const maxLateResults = 256;
 
+/** Longest OperatorChallenge that is kept: its list of contexts is the host's own. */
+const maxChallengeBytes = 16 * 1024;
+
 /** The stream under a session. */
 export interface SessionStream {
   write(frame: Frame): void;
@@ -38,6 +41,8 @@ export interface NodeSessionOptions {
   channel: ControllerChannel;
   stream: SessionStream;
   capabilities: Uint8Array;
+  /** As CONFIRM brought it. */
+  operatorChallenge: aegis.cluster.v1.OperatorChallenge.$Properties | null | undefined;
   ledger: ResultLedger;
   clock: Clock;
   /** Controller time in milliseconds. */
@@ -87,6 +92,13 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
     draining: false,
     ...readCapabilities(options.capabilities),
   };
+
+  /** Handed on to operators as it is; what is too long is none. */
+  function learn(challenge: aegis.cluster.v1.OperatorChallenge.$Properties | null | undefined): void {
+    const bytes = challenge ? wire.OperatorChallenge.encode(challenge).finish() : null;
+    if (bytes && bytes.length <= maxChallengeBytes) live.operatorChallenge = bytes;
+  }
+  learn(options.operatorChallenge);
 
   function send(kind: CommandFrameKind, body: Uint8Array): void {
     if (open) stream.write(channel.seal(kind, body, time()));
@@ -162,6 +174,7 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
         live.lastHeartbeatAt = time();
         live.activeCalls = beat.activeInvocations;
         live.queuedCalls = beat.queued;
+        learn(beat.challenge);
         options.onHeartbeat();
         return true;
       }

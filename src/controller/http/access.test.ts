@@ -27,6 +27,7 @@ const bodies: Partial<Record<OperationName, unknown>> = {
   previewTarget: { target: "All" },
   invoke: { target: "All", tool: "cmd.run" },
   cancelRun: {},
+  signRun: { operator_proofs: {} },
   createToken: { name: "t", scopes: ["aegis.edge.hosts.read"] },
 };
 
