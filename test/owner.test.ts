@@ -221,6 +221,130 @@ describe("an operator", () => {
   });
 });
 
+describe("an operator's hosts", () => {
+  const names = (outcome: Outcome) => json(outcome).map(({ name }: { name: string }) => name);
+  const ls = (...flags: string[]) => operator.run("edge", "ls", ...flags, "-o", "json");
+
+  test("are found by tags and groups, in lists and as targets", async () => {
+    expect((await operator.run("edge", "tag", "add", "host", "prod", "db")).stdout).toBe("host: prod db\n");
+    expect(names(await ls("--tag", "prod"))).toEqual(["host"]);
+    const made = await operator.run("edge", "group", "create", "web", "--selector", "tags=prod", "-o", "json");
+    expect(json(made)).toMatchObject({ name: "web", resolved_members: [{ name: "host" }] });
+    const run = (target: string) =>
+      operator.run("edge", "fleet", "run", "--yes", "--target", target, "--tool", "cmd.run", "--arg", "command=uname");
+    expect(await run("group:web")).toMatchObject({ exit: 0, stdout: "host | Linux\n" });
+    expect((await operator.run("edge", "tag", "rm", "host", "prod")).stdout).toBe("host: db\n");
+    expect((await run("group:web")).exit).toBe(5);
+    const pinned = await operator.run("edge", "group", "set-pinned", "web", "--add", "host");
+    expect(pinned.stdout).toMatch(/^web +tags=prod +1 +host /m);
+    expect((await run("group:web")).exit).toBe(0);
+    expect((await operator.run("edge", "group", "set-pinned", "web", "--rm", "host")).stdout).toMatch(
+      /^web +tags=prod +0 +- /m,
+    );
+    expect((await operator.run("edge", "group", "ls")).stdout).toMatch(/^web /m);
+    expect((await operator.run("edge", "group", "rm", "web")).exit).toBe(0);
+    expect(await run("group:web")).toMatchObject({ exit: 1, stderr: expect.stringContaining('no group "web"') });
+  });
+
+  test("keep a history of what ran on them", async () => {
+    const { stderr } = await operator.run(
+      "edge",
+      "fleet",
+      "run",
+      "--yes",
+      "--target",
+      "@host",
+      "--tool",
+      "cmd.run",
+      "--arg",
+      "command=cat",
+    );
+    const [, runId = ""] = /run ([0-9a-f-]{36})/.exec(stderr) ?? [];
+    const [newest] = json(await operator.run("edge", "fleet", "runs", "-o", "json"));
+    expect(newest).toMatchObject({ run_id: runId, tool: "cmd.run", principal: "admin", summary: { err: 1 } });
+    const shown = await operator.run("edge", "fleet", "show", runId);
+    expect(shown.stdout).toMatch(/target +@host/);
+    expect(shown.stdout).toMatch(/err +\d+ ms +verified +policy_violation/);
+  });
+
+  test("are denied for good by one command, and told so at once", async () => {
+    const machine = place.machine("banned");
+    await machine.feed(await token("banned"), "edge", "enroll", "-", "--no-service");
+    const running = await startDaemon(machine);
+    expect((await operator.run("edge", "keys", "revoke-remote", "banned")).stderr).toContain("is revoked");
+    await running.until(/"event":"disconnected"[^\n]*revoked/);
+    expect(names(await ls())).not.toContain("banned");
+    expect(json(await ls("--all")).find(({ name }: { name: string }) => name === "banned").status).toBe("revoked");
+    const status = await machine.run("edge", "status");
+    expect(status).toMatchObject({ exit: 5, stdout: expect.stringMatching(/last error +revoked/) });
+    running.signal("SIGTERM");
+    await running.ended;
+  });
+
+  test("and their owner can have that done while leaving", async () => {
+    const machine = place.machine("leaver", operator.env);
+    const own = place.machine("leaver");
+    await own.feed(await token("leaver"), "edge", "enroll", "-", "--no-service");
+    const leaver = place.machine("leaver", {
+      AEGIS_CONTROLLER: url,
+      AEGIS_USER_TOKEN: operator.env.AEGIS_USER_TOKEN ?? "",
+    });
+    expect(machine.home).toBe(leaver.home);
+    const { exit, stderr } = await leaver.run("edge", "logout", "--revoke", "--purge");
+    expect({ exit, stderr }).toEqual({ exit: 0, stderr: expect.stringContaining("denies it for good") });
+    expect(json(await ls("--all")).find(({ name }: { name: string }) => name === "leaver").status).toBe("revoked");
+  });
+});
+
+describe("doctor", () => {
+  const findings = (outcome: Outcome) =>
+    Object.fromEntries(json(outcome).map((one: { check: string; state: string }) => [one.check, one.state]));
+
+  test("looks at everything of a host that is well", async () => {
+    const outcome = await host.run("doctor", "-o", "json");
+    expect(findings(outcome)).toEqual({
+      ...{ state: "ok", settings: "ok", identity: "ok", proxy: "ok", dns: "ok", tcp: "ok", tls: "ok", grpc: "ok" },
+      ...{ clock: "ok", daemon: "ok", tools: expect.stringMatching(/ok|warning/), operator: "skipped" },
+    });
+    expect(outcome.exit).toBe(0);
+    expect((await operator.run("edge", "exec", "host", "--", "uname")).exit).toBe(0);
+  });
+
+  test("names the step that fails on the way to the controller, and what to do", async () => {
+    const machine = place.machine("ill");
+    await machine.feed(await token("ill"), "edge", "enroll", "-", "--no-service");
+    const path = join(edgeDir(machine), "aegis-config.yaml");
+    const healthy = settings(machine);
+    const port = await freePort();
+    const ways: [string, string, string, RegExp][] = [
+      [
+        "tcp",
+        "https://localhost:\\d+",
+        `https://localhost:${port}`,
+        new RegExp(`tcp: check that the controller runs.*${port}`),
+      ],
+      ["dns", "https://localhost:\\d+", "https://nobody.invalid:443", /dns: check the name/],
+      ["tls", "- spki-sha256:\\S+", `- spki-sha256:${"A".repeat(43)}`, /tls: /],
+    ];
+    for (const [check, written, instead, remedy] of ways) {
+      writeFileSync(path, healthy.replace(new RegExp(written, "g"), instead));
+      const outcome = await machine.run("doctor", "-o", "json");
+      expect({ check, ...findings(outcome) }).toMatchObject({ check, [check]: "failed", daemon: "failed" });
+      expect(outcome.exit).toBe(1);
+      expect(outcome.stderr).toMatch(remedy);
+    }
+    writeFileSync(path, "spec: [");
+    expect(findings(await machine.run("doctor", "-o", "json"))).toMatchObject({ state: "ok", settings: "failed" });
+  });
+
+  test("says who is signed in, and that a machine is no host", async () => {
+    const outcome = await operator.run("doctor");
+    expect(outcome.exit).toBe(0);
+    expect(outcome.stdout).toMatch(/host +skipped +this machine is none/);
+    expect(outcome.stdout).toMatch(/operator +ok +signed in as admin of tenant default/);
+  });
+});
+
 describe("the owner of a host", () => {
   test("pauses it: every call is refused until resume", async () => {
     expect((await host.run("edge", "pause")).stderr).toContain("paused");

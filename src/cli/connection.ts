@@ -3,7 +3,14 @@ import { type ApiClient, createApiClient } from "../api/client.ts";
 import { loadProfile } from "../identity/profiles.ts";
 import type { Surroundings } from "./command.ts";
 
-export async function connect({ env, home }: Pick<Surroundings, "env" | "home">): Promise<ApiClient> {
+/** Ctrl-C ends whatever is asked over it. */
+export async function connect({ env, home, stop }: Pick<Surroundings, "env" | "home" | "stop">): Promise<ApiClient> {
+  const { url, token, caPem } = await loadProfile({ env, home });
+  return createApiClient({ url, token, caPem, signal: stop });
+}
+
+/** For a run, which Ctrl-C cancels at the controller: that, and how the hosts then stopped, still has to pass. */
+export async function connectForRun({ env, home }: Pick<Surroundings, "env" | "home">): Promise<ApiClient> {
   const { url, token, caPem } = await loadProfile({ env, home });
   return createApiClient({ url, token, caPem });
 }

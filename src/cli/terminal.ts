@@ -85,9 +85,9 @@ export function openTerminal({ stdin, stdout, stderr }: Streams, env: Environmen
     },
     async hidden(text, stop) {
       if (!stdin.isTTY || !stdin.setRawMode) return null;
-      stderr.write(printable(text));
-      // In raw mode the terminal shows nothing of what is typed.
+      // In raw mode the terminal shows nothing of what is typed, from before anybody can know that he should type.
       stdin.setRawMode(true);
+      stderr.write(printable(text));
       try {
         return await readLine(stdin, stop);
       } finally {

@@ -63,6 +63,7 @@ export const tree = group("aegis runs commands on machines you own, under a poli
   login: leaf("remember a controller and the token for it", () => import("./login.ts")),
   logout: leaf("forget the current controller and its token", () => import("./logout.ts")),
   whoami: leaf("who the controller takes this operator for", () => import("./whoami.ts")),
+  doctor: leaf("look for what is wrong here, and what to do", () => import("./doctor.ts")),
   completion: leaf("a script that lets a shell finish aegis commands", () => import("./completion.ts")),
   update: leaf("replace this executable by a newer release", () => import("./update.ts")),
   install: group("What an installer leaves to this executable.", {

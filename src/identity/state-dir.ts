@@ -89,7 +89,8 @@ export async function checkStateDir(dir: string): Promise<string[]> {
     if (!isPrivate) continue;
     for (const inner of await readdir(path, { withFileTypes: true }))
       if (inner.isFile() || inner.isDirectory())
-        await check(join(path, inner.name), inner.isDirectory() ? PRIVATE_DIR : PRIVATE_FILE);
+        // The launcher lies in run/ and is executed.
+        await check(join(path, inner.name), inner.isDirectory() || entry.name === "run" ? PRIVATE_DIR : PRIVATE_FILE);
   }
   return warnings;
 }

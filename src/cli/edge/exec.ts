@@ -6,7 +6,7 @@ import type { InvokeRequest } from "../../api/types.ts";
 import { AegisError } from "../../errors.ts";
 import { exitStatusOf, type StoppedBySignal } from "../../platform/signals.ts";
 import { command, many } from "../command.ts";
-import { connect } from "../connection.ts";
+import { connectForRun } from "../connection.ts";
 import { duration, pairs } from "../options.ts";
 import { bareView } from "../run-bare.ts";
 import { linesView } from "../run-lines.ts";
@@ -63,7 +63,7 @@ terminal on the other side. Ctrl-C cancels there.`,
         abort_on_disconnect: true,
       };
       const single = typeof request.target === "object" && "Node" in request.target;
-      const client = await connect(given);
+      const client = await connectForRun(given);
       const view = single ? bareView(terminal) : linesView(terminal);
       const report = await followRun(client, request, view, stop);
       return single ? endSingle(report, terminal, stop) : exitOf(report);

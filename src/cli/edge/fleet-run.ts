@@ -5,7 +5,7 @@ import type { InvokeRequest } from "../../api/types.ts";
 import { AegisError } from "../../errors.ts";
 import { systemClock } from "../../platform/clock.ts";
 import { command, type Surroundings } from "../command.ts";
-import { connect } from "../connection.ts";
+import { connectForRun } from "../connection.ts";
 import { outputFlag, outputFormat } from "../options.ts";
 import { gridView } from "../run-grid.ts";
 import { linesView } from "../run-lines.ts";
@@ -27,7 +27,7 @@ cancelled, 8 when hosts only ran out of time, 9 below --require-min, 5 when no h
     const { args, every, stop, terminal, env } = given;
     const request = invokeRequest(args, every("arg"));
     const format = outputFormat(args.output, env);
-    const client = await connect(given);
+    const client = await connectForRun(given);
     if (!args.yes) await askFirst(client, request, given);
     const view = format !== "table" ? recordsView(terminal, format) : viewFor(terminal);
     const report = await followRun(client, request, view, stop);
