@@ -25,7 +25,17 @@ export interface Challenges {
 
 export function createChallenges(clock: Clock): Challenges {
   const open = new Map<string, { challenge: OpenChallenge; at: number }>();
-  const attempts = new Map<string, Array<{ challenge: OpenChallenge; at: number }>>();
+  /** Of the last minute, oldest first, and how many each address has among them. */
+  const attempts = new Map<OpenChallenge, { address: string; at: number }>();
+  const counts = new Map<string, number>();
+
+  function forget(challenge: OpenChallenge): void {
+    const attempt = attempts.get(challenge);
+    if (!attempt || !attempts.delete(challenge)) return;
+    const left = (counts.get(attempt.address) ?? 1) - 1;
+    if (left > 0) counts.set(attempt.address, left);
+    else counts.delete(attempt.address);
+  }
 
   function prune(): void {
     const now = clock.monotonic();
@@ -33,24 +43,23 @@ export function createChallenges(clock: Clock): Challenges {
       if (now - at <= challengeLimits.lifeMs) break;
       open.delete(id);
     }
-    for (const [address, list] of attempts) {
-      const recent = list.filter(({ at }) => now - at < 60_000);
-      if (recent.length > 0) attempts.set(address, recent);
-      else attempts.delete(address);
+    for (const [challenge, { at }] of attempts) {
+      if (now - at < 60_000) break;
+      forget(challenge);
     }
   }
 
   return {
     open(challenge, address) {
       prune();
-      const list = attempts.get(address) ?? [];
-      if (list.length >= challengeLimits.perAddressPerMinute) {
+      const tried = counts.get(address) ?? 0;
+      if (tried >= challengeLimits.perAddressPerMinute) {
         throw new AegisError(
           "rate_limited",
           `more than ${challengeLimits.perAddressPerMinute} enrollment attempts a minute from one address; wait a minute`,
         );
       }
-      if (open.size >= challengeLimits.open)
+      if (open.size >= challengeLimits.open || attempts.size >= challengeLimits.open)
         throw new AegisError(
           "rate_limited",
           `${challengeLimits.open} enrollments are under way; try again in a minute`,
@@ -58,7 +67,8 @@ export function createChallenges(clock: Clock): Challenges {
       const id = randomUUID();
       const at = clock.monotonic();
       open.set(id, { challenge, at });
-      attempts.set(address, [...list, { challenge, at }]);
+      attempts.set(challenge, { address, at });
+      counts.set(address, tried + 1);
       return id;
     },
     take(id) {
@@ -67,11 +77,6 @@ export function createChallenges(clock: Clock): Challenges {
       open.delete(id);
       return found?.challenge ?? null;
     },
-    redeemed(challenge) {
-      for (const [address, list] of attempts) {
-        const rest = list.filter((attempt) => attempt.challenge !== challenge);
-        if (rest.length !== list.length) attempts.set(address, rest);
-      }
-    },
+    redeemed: forget,
   };
 }

@@ -16,6 +16,7 @@ import type { Log } from "../platform/log.ts";
 import type { aegis } from "../wire/gen/messages.js";
 import { clusterService, maxMessageBytes, refusalTrailer } from "../wire/service.ts";
 import { toLong } from "../wire/whole.ts";
+import { clientNetwork } from "./client-network.ts";
 import type { Doorman } from "./doorman.ts";
 import { type EdgeCommand, type EdgeEvent, type EdgeTransport, edgeStream } from "./edge-stream.ts";
 import type { Enrollment } from "./enrollment.ts";
@@ -112,7 +113,7 @@ function connectEdge(call: EdgeCall, doorman: Doorman, log: Log): void {
     },
     end: () => call.end(),
   };
-  const stream = edgeStream({ doorman, address: peerAddress(call.getPeer()), transport, log });
+  const stream = edgeStream({ doorman, address: clientNetwork(call.getPeer()), transport, log });
   call.on("cancelled", stream.gone);
   call.on("error", stream.gone);
   call.on("close", stream.gone);
@@ -120,12 +121,9 @@ function connectEdge(call: EdgeCall, doorman: Doorman, log: Log): void {
   call.on("data", stream.event);
 }
 
-/** `127.0.0.1:4711` -> `127.0.0.1`. */
-const peerAddress = (peer: string): string => peer.replace(/:\d+$/, "");
-
 function unary<Request, Response>(log: Log, handler: (request: Request, address: string) => Promise<Response>) {
   return (call: ServerUnaryCall<Request, Response>, callback: sendUnaryData<Response>): void => {
-    handler(call.request, peerAddress(call.getPeer()))
+    handler(call.request, clientNetwork(call.getPeer()))
       .then((response) => callback(null, response))
       .catch((thrown: unknown) => {
         const error = AegisError.from(thrown);

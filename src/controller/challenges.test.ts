@@ -1,0 +1,81 @@
+/** Enrollment challenges: used once, for a while, and few for whoever does not redeem them. */
+import { describe, expect, test } from "bun:test";
+import { randomBytes, randomUUID } from "node:crypto";
+import { fakeClock } from "../../test/support/fake-clock.ts";
+import { newKey } from "../../test/support/strict-keys.ts";
+import { challengeLimits, createChallenges, type OpenChallenge } from "./challenges.ts";
+
+const key = newKey();
+const challenge = (): OpenChallenge => ({ nodeId: randomUUID(), key, nonce: randomBytes(32), strict: true });
+const limits = { ...challengeLimits };
+
+function stage() {
+  const clock = fakeClock();
+  return { clock, challenges: createChallenges(clock) };
+}
+
+describe("a challenge", () => {
+  test("66 is used up by being taken, whatever comes of it", () => {
+    const { challenges } = stage();
+    const one = challenge();
+    const id = challenges.open(one, "a");
+    expect(challenges.take(id)).toBe(one);
+    expect(challenges.take(id)).toBeNull();
+    expect(challenges.take(randomUUID())).toBeNull();
+  });
+
+  test("lives five minutes by the clock that no one can set", async () => {
+    const { challenges, clock } = stage();
+    const [early, late] = [challenges.open(challenge(), "a"), challenges.open(challenge(), "a")];
+    clock.step(-86_400_000);
+    await clock.advance(limits.lifeMs);
+    expect(challenges.take(early)).not.toBeNull();
+    await clock.advance(1);
+    expect(challenges.take(late)).toBeNull();
+  });
+});
+
+describe("attempts", () => {
+  const fill = (challenges: ReturnType<typeof createChallenges>, address: string) =>
+    Array.from({ length: limits.perAddressPerMinute }, () => challenges.take(challenges.open(challenge(), address)));
+
+  test("30 a minute from one address, used or not; another address has its own", async () => {
+    const { challenges, clock } = stage();
+    fill(challenges, "a");
+    expect(() => challenges.open(challenge(), "a")).toThrow(/more than 30 enrollment attempts a minute/);
+    challenges.open(challenge(), "b");
+    await clock.advance(59_999);
+    expect(() => challenges.open(challenge(), "a")).toThrow();
+    await clock.advance(1);
+    challenges.open(challenge(), "a");
+  });
+
+  test("that led to a host do not count, so a fleet behind one address can enroll", () => {
+    const { challenges } = stage();
+    for (let n = 0; n < 200; n++) {
+      const one = challenges.take(challenges.open(challenge(), "a"));
+      if (one) challenges.redeemed(one);
+    }
+    challenges.open(challenge(), "a");
+  });
+
+  test("redeeming twice, or what was forgotten, gives no place away", async () => {
+    const { challenges, clock } = stage();
+    const [first] = fill(challenges, "a");
+    if (first) for (let n = 0; n < 5; n++) challenges.redeemed(first);
+    challenges.open(challenge(), "a");
+    expect(() => challenges.open(challenge(), "a")).toThrow();
+    await clock.advance(60_000);
+    if (first) challenges.redeemed(first);
+    fill(challenges, "a");
+    expect(() => challenges.open(challenge(), "a")).toThrow();
+  });
+
+  test("10 000 in all, from however many addresses, also when each is used up at once", async () => {
+    const { challenges, clock } = stage();
+    for (let n = 0; n < limits.open; n++) challenges.take(challenges.open(challenge(), `address ${n}`));
+    expect(() => challenges.open(challenge(), "one more")).toThrow(/under way/);
+    await clock.advance(60_000);
+    challenges.open(challenge(), "one more");
+  });
+});
