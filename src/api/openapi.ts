@@ -27,6 +27,7 @@ const named: Readonly<Record<string, z.ZodType>> = {
   RunDetail: runDetailSchema,
   ApiTokenRequest: types.apiTokenRequestSchema,
   ApiToken: types.apiTokenSchema,
+  AuditRow: types.auditRowSchema,
   Tenant: types.tenantSchema,
   Whoami: types.whoamiSchema,
   ...Object.fromEntries(Object.entries(eventSchemas).map(([name, schema]) => [`event_${name}`, schema])),

@@ -10,7 +10,7 @@ import { openStore } from "../store/open.ts";
 import type { Store } from "../store/store.ts";
 import { version } from "../version.ts";
 import { aegis } from "../wire/gen/messages.js";
-import { createAuditSeal, recordAudit } from "./audit.ts";
+import { createAuditSeal, recordAudit, sealedHeadPath } from "./audit.ts";
 import { inProcessBus } from "./bus.ts";
 import { createChallenges } from "./challenges.ts";
 import { controllerClock } from "./controller-clock.ts";
@@ -102,7 +102,11 @@ export async function startController(options: ControllerOptions): Promise<Runni
         interrupted_runs: interrupted,
       },
     });
-    const audit = createAuditSeal({ store, keys, controllerId: config.controllerId, clock, time, log });
+    const audit = createAuditSeal({
+      ...{ store, keys, controllerId: config.controllerId, clock, time, log },
+      headPath: sealedHeadPath(dataDir),
+    });
+    await audit.seal().catch((error: unknown) => log.error("audit_not_sealed", { error: AegisError.from(error) }));
 
     const bus = inProcessBus();
     const sessions = createSessions(bus, time);
@@ -167,7 +171,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
       patience.abort();
       await http.close(true);
       await recordAudit(store, { at: time(), kind: "controller_stopped", detail: {} });
-      await audit.seal();
+      await audit.seal().catch((error: unknown) => log.error("audit_not_sealed", { error: AegisError.from(error) }));
       await closeAll();
       log.info("controller_stopped");
       stop();

@@ -8,6 +8,7 @@ import type { Log } from "../../platform/log.ts";
 import { version } from "../../version.ts";
 import { isLoopback } from "../endpoint.ts";
 import { isoTime } from "../host-view.ts";
+import { auditRoutes } from "./audit.ts";
 import { type Authenticator, createAuthenticator } from "./auth.ts";
 import { type FleetRoutes, fleetRoutes } from "./fleet.ts";
 import { type GroupRoutes, groupRoutes } from "./groups.ts";
@@ -77,6 +78,7 @@ export function createApp(options: AppOptions): App {
   groupRoutes(app, options);
   fleetRoutes(app, options);
   tenantRoutes(app, options);
+  auditRoutes(app, options);
 
   app.notFound((c) => {
     const methods = app.routes
