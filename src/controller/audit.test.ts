@@ -15,7 +15,7 @@ import { openStore } from "../store/open.ts";
 import type { Store } from "../store/store.ts";
 import { createAuditSeal, readSealedHead, recordAudit, sealedHeadPath, sealing } from "./audit.ts";
 import { auditLines, exportAudit } from "./audit-record.ts";
-import { type AuditReport, type VerifyOptions, verifyAudit } from "./audit-verify.ts";
+import { type AuditReport, type VerifyOptions, verifyAudit, verifyDataDir } from "./audit-verify.ts";
 import { createControllerKeys, loadControllerKeys } from "./keys.ts";
 import { databasePath } from "./operator-tokens.ts";
 
@@ -110,7 +110,7 @@ describe("an audit record", () => {
     const text = lines.join("\n");
     const bytes = Buffer.from(text);
     const head = Buffer.byteLength(lines[0] ?? "");
-    for (let at = 0; at < bytes.length; at += 7) {
+    for (let at = 0; at < bytes.length; at += 5) {
       const flipped = Buffer.from(bytes);
       flipped[at] = (flipped[at] ?? 0) ^ (1 << (at % 8));
       const report = await verify(flipped.toString("utf8").split("\n"), { rootFingerprint: fingerprint(root) });
