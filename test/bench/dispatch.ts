@@ -1,0 +1,63 @@
+/** One small command on one host, from request to last event: beside ssh and beside the bare spawn. */
+import { type Bench, shown, spread, timed } from "./bench.ts";
+import { benchSite } from "./site.ts";
+import { sshd } from "./sshd.ts";
+
+const dispatch: Bench = async ({ quick }) => {
+  const rounds = quick ? 5 : 500;
+  const few = quick ? 3 : 60;
+  const site = await benchSite();
+  const ssh = await sshd();
+  const rows: string[][] = [];
+  try {
+    const jit = await site.openHost("jit");
+    const wx = await site.openHost("wx", { wx: true });
+    const spawnOf = (command: string[]) => () => Bun.spawnSync(command, { stdout: "ignore", stderr: "ignore" });
+    const base = spread(await timed(few, spawnOf([...ssh.master(), "true"])));
+    const add = (name: string, times: number[], calls = times.length) => {
+      const one = spread(times);
+      rows.push([name, String(calls), shown(one), one.p95.toFixed(1), (one.median / base.median).toFixed(2)]);
+    };
+    rows.push(["ssh, open ControlMaster", String(few), shown(base), base.p95.toFixed(1), "1.00"]);
+    add("ssh, new connection", await timed(few, spawnOf([...ssh.fresh(), "true"])));
+    add("bare spawn of /bin/true", await timed(few, spawnOf(["/bin/true"])));
+    for (const { name } of [jit, wx]) {
+      const call = () => site.call({ Node: name }, { command: "/bin/true" });
+      add(`REST, one after another, ${name}`, await timed(rounds, call));
+      const started = performance.now();
+      const together: number[] = [];
+      await Promise.all(
+        Array.from({ length: 16 }, async () => {
+          for (let index = 0; index < Math.ceil(rounds / 16); index++) {
+            const at = performance.now();
+            await call();
+            together.push(performance.now() - at);
+          }
+        }),
+      );
+      const perSecond = together.length / ((performance.now() - started) / 1000);
+      add(`REST, 16 at once, ${name} (${perSecond.toFixed(0)}/s)`, together);
+    }
+    add(
+      "aegis edge exec, jit",
+      await timed(few, () => site.run(["edge", "exec", "jit", "--context", "operator", "--", "/bin/true"])),
+    );
+    return [
+      {
+        title: "One small command",
+        columns: ["way", "calls", "ms: median (min-max)", "p95", "x ssh ControlMaster"],
+        rows,
+        notes: [
+          "each call is verified, judged, run in a confined child, signed and recorded; ssh does none of the last three",
+          "wx: the daemon under PR_SET_MDWE, as MemoryDenyWriteExecute makes it; controller, hosts, client and sshd share the machine",
+          "an ssh or exec row contains the start of the client program; a REST row does not",
+        ],
+      },
+    ];
+  } finally {
+    await ssh.stop();
+    await site.destroy();
+  }
+};
+
+export default dispatch;

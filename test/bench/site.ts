@@ -1,0 +1,77 @@
+/** One controller and hosts for a bench, and a REST client that does what any other would. */
+import { readFileSync } from "node:fs";
+import { type HostProcess, type Installation, installation } from "../support/installation.ts";
+
+export interface BenchSite extends Installation {
+  /** One call on `target`; resolves with how many bytes of events came, after the last. */
+  call(target: unknown, args: Record<string, unknown>, context?: string): Promise<{ bytes: number; ok: boolean }>;
+  /** A host that runs anything, in the context `operator`. `wx`: as under MemoryDenyWriteExecute. */
+  openHost(name: string, options?: { wx?: boolean }): Promise<HostProcess>;
+}
+
+/** PR_SET_MDWE before the daemon starts: what the service's W^X does to it. */
+export const underWx = [
+  "python3",
+  "-c",
+  "import ctypes, os, sys; assert ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) == 0; os.execv(sys.argv[1], sys.argv[1:])",
+];
+
+export async function benchSite(): Promise<BenchSite> {
+  const site = await installation();
+  const made = await site.run([
+    "controller",
+    "token",
+    "create",
+    "--name",
+    "bench",
+    "--scope",
+    "aegis.admin",
+    "--context",
+    "operator",
+    "--context",
+    "default",
+  ]);
+  if (made.exit !== 0) throw new Error(made.stderr);
+  const token = made.stdout.trim();
+  return {
+    ...site,
+    async call(target, args, context = "operator") {
+      const response = await fetch(`http://127.0.0.1:${site.httpPort}/v1/edge/fleet/invoke`, {
+        method: "POST",
+        headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+        body: JSON.stringify({ target, tool: "cmd.run", args, context, policy: { deadline_secs: 600 } }),
+      });
+      if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
+      let bytes = 0;
+      let tail = "";
+      const decoder = new TextDecoder();
+      for await (const chunk of response.body ?? []) {
+        bytes += chunk.length;
+        tail = (tail + decoder.decode(chunk, { stream: true })).slice(-400);
+      }
+      return { bytes, ok: tail.includes('"outcome":"complete"') };
+    },
+    async openHost(name, { wx = false } = {}) {
+      return await site.addHost(name, { enroll: ["--full-access"], ...(wx ? { before: underWx } : {}) });
+    },
+  };
+}
+
+export interface Memory {
+  rssMb: number;
+  pssMb: number;
+  anonMb: number;
+}
+
+export function memoryOf(pid: number): Memory {
+  const text = readFileSync(`/proc/${pid}/smaps_rollup`, "utf8");
+  const mb = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1] ?? Number.NaN) / 1024;
+  return { rssMb: mb("Rss"), pssMb: mb("Pss"), anonMb: mb("Anonymous") };
+}
+
+/** Seconds of processor time used so far. */
+export function cpuSecondsOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) / 100;
+}
