@@ -135,22 +135,27 @@ async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
   if (prepared.kind === "invalid_args") return refuse("invalid_args", prepared.message);
 
   const { call } = prepared;
+  const letGo = async (...refused: Parameters<typeof refuse>): Promise<Permission> => {
+    await call.dispose?.();
+    return refuse(...refused);
+  };
   const verdict = evaluate(context, { tool: toolName, accesses: call.accesses, caller: user.caller }, host);
   proven.rule = verdict.rule;
-  if (verdict.kind === "denied") return refuse("policy_violation", verdict.reason);
+  if (verdict.kind === "denied") return letGo("policy_violation", verdict.reason);
   const { rule, capability, maxOutputBytes } = verdict;
   const secretEnv: Record<string, Secret> = {};
   for (const [variable, name] of capability.secretEnv) {
     const secret = await host.secret?.(name);
-    if (!secret) return refuse("policy_violation", `secret_env of ${rule}: this host keeps no secret named ${name}`);
+    if (!secret) return letGo("policy_violation", `secret_env of ${rule}: this host keeps no secret named ${name}`);
     secretEnv[variable] = secret;
   }
   const admission = host.limits.admit(rule, capability);
-  if (admission.kind === "refused") return refuse(admission.errorKind, admission.message);
+  if (admission.kind === "refused") return letGo(admission.errorKind, admission.message);
   // The statement is used up here, in one step and last: nothing that can still refuse or wait comes between it and `run`.
   const unspent = signed?.spend() ?? null;
   if (unspent) {
     admission.release();
+    await call.dispose?.();
     return unsigned(unspent);
   }
   const allows = (access: Access) => refuseAccess(capability, access, host) === null;

@@ -77,7 +77,7 @@ describe("arguments", () => {
     [{ command: "../ls" }, 'command "../ls" cannot be used: it is neither a bare name nor an absolute path'],
     [{ command: ".." }, 'command ".." cannot be used: it is no name of a command'],
     [{ command: "ls", args: ["a\0b"] }, "args holds a zero byte, which no command can be given"],
-    [{ command: "ls", cwd: "sub" }, 'cwd "sub" is not absolute'],
+    [{ command: "ls", cwd: "sub" }, 'cwd "sub" cannot be used: it is not absolute'],
     [{ command: "cat", stdin: "a", stdin_base64: "YQ==" }, "stdin and stdin_base64 exclude each other"],
     [{ command: "cat", stdin_base64: "?" }, 'stdin_base64: expected Invalid base64-encoded string, got "?"'],
   ];
@@ -167,6 +167,15 @@ describe("a command", () => {
   test("runs in the home directory unless told otherwise", async () => {
     expect(text((await run({ command: "pwd" })).stdout)).toBe(`${home}\n`);
     expect(text((await run({ command: "pwd", cwd: "/usr" })).stdout)).toBe("/usr\n");
+  });
+
+  test("runs in the directory that was judged, even if its name leads elsewhere by now", async () => {
+    for (const name of ["here", "there"]) mkdirSync(join(home, name));
+    symlinkSync("here", join(home, "cwd"));
+    const call = await prepared({ command: "pwd", cwd: join(home, "cwd") });
+    unlinkSync(join(home, "cwd"));
+    symlinkSync("there", join(home, "cwd"));
+    expect(text((await call.run(context())).stdout)).toBe(`${join(home, "here")}\n`);
   });
 
   test("reads text or bytes, or nothing", async () => {

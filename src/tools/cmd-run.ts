@@ -45,11 +45,17 @@ export function cmdRun({ runner, clock, path, home }: CmdRunOptions): Tool {
       const read = await readCommand(args, search);
       if (read.kind === "invalid_args") return read;
       const { command } = read;
-      const run = (context: ToolContext) =>
-        command.obstacle === null
-          ? runCommand(command, context)
-          : Promise.resolve(failed("invalid_args", command.obstacle));
-      return { kind: "ready", call: { accesses: command.accesses, run } };
+      const dispose = async () => command.cwd?.close();
+      async function run(context: ToolContext): Promise<ToolResult> {
+        try {
+          return command.obstacle === null
+            ? await runCommand(command, context)
+            : failed("invalid_args", command.obstacle);
+        } finally {
+          await dispose();
+        }
+      }
+      return { kind: "ready", call: { accesses: command.accesses, dispose, run } };
     },
   };
 
@@ -79,7 +85,7 @@ export function cmdRun({ runner, clock, path, home }: CmdRunOptions): Tool {
       executable: command.executable,
       name: command.name,
       args: command.args,
-      cwd: command.cwd ?? ((await isDirectory(home)) ? home : "/"),
+      cwd: command.cwd?.self ?? ((await isDirectory(home)) ? home : "/"),
       env,
       stdin: command.stdin,
       output(pipe, piece) {

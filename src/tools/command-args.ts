@@ -1,12 +1,11 @@
 /** The arguments of a command: what a caller may write, and what policy is asked about it. */
-import { realpath, stat } from "node:fs/promises";
-import { isAbsolute, normalize } from "node:path";
 import { z } from "zod";
 import { splitWords } from "../platform/word-split.ts";
 import type { Access } from "../policy/access.ts";
 import { quote } from "../policy/quote.ts";
 import { findExecutable, type SearchOptions } from "./find-executable.ts";
 import { parseArgs } from "./parse-args.ts";
+import { locate, type Target } from "./path-guard.ts";
 
 /** Longest a command may be asked to run, in seconds. */
 export const maxTimeoutSecs = 7 * 24 * 3600;
@@ -53,8 +52,8 @@ export interface Command {
   /** What the caller called it. */
   name: string;
   args: readonly string[];
-  /** A real path; null: the home directory. */
-  cwd: string | null;
+  /** Held until the command has ended; null: the home directory. */
+  cwd: Target | null;
   env: Readonly<Record<string, string>>;
   stdin: Uint8Array | null;
   timeoutMs: number | null;
@@ -84,8 +83,9 @@ export async function readCommand(value: unknown, search: SearchOptions): Promis
 
   const found = await findExecutable(words.name, search);
   if (found.kind === "refused") return invalid(`command ${quote(words.name)} cannot be used: ${found.reason}`);
-  const directory = args.cwd === undefined ? null : await directoryAt(args.cwd);
-  if (directory?.kind === "refused") return invalid(directory.reason);
+  const located = args.cwd === undefined ? null : await locate(args.cwd, { follow: true });
+  if (located?.kind === "refused") return invalid(`cwd ${quote(args.cwd ?? "")} cannot be used: ${located.reason}`);
+  const cwd = located?.target ?? null;
 
   const { line } = words;
   const accesses: Access[] = [
@@ -93,20 +93,20 @@ export async function readCommand(value: unknown, search: SearchOptions): Promis
       ? { kind: "command", executable: found.path, name: words.name, args: words.args }
       : { kind: "shell", line },
     ...Object.keys(args.env ?? {}).map((name) => ({ kind: "env", name }) as const),
-    ...(directory ? [{ kind: "path", mode: "read", path: directory.path } as const] : []),
+    ...(cwd ? [{ kind: "path", mode: "read", path: cwd.path } as const] : []),
   ];
   const command: Command = {
     executable: found.path,
     name: words.name,
     args: words.args,
-    cwd: directory?.path ?? null,
+    cwd,
     env: args.env ?? {},
     stdin: args.stdin_base64 !== undefined ? Buffer.from(args.stdin_base64, "base64") : textBytes(args.stdin),
     timeoutMs: milliseconds(args.timeout_secs),
     idleTimeoutMs: milliseconds(args.idle_timeout_secs),
     maxOutputBytes: args.max_output_bytes ?? null,
     accesses,
-    obstacle: found.kind === "absent" ? found.why : (directory?.obstacle ?? null),
+    obstacle: found.kind === "absent" ? found.why : cwdProblem(cwd, args.cwd ?? ""),
   };
   return { kind: "command", command };
 }
@@ -137,18 +137,9 @@ function wordsOf({ command, args, cmd, shell }: Args): Words {
 const shellFor = (line: string): { name: string; args: string[] } =>
   process.platform === "win32" ? { name: "cmd", args: ["/d", "/s", "/c", line] } : { name: "sh", args: ["-c", line] };
 
-type Directory = { kind: "directory"; path: string; obstacle: string | null } | { kind: "refused"; reason: string };
-
-async function directoryAt(cwd: string): Promise<Directory> {
-  if (!isAbsolute(cwd)) return { kind: "refused", reason: `cwd ${quote(cwd)} is not absolute` };
-  const plain = normalize(cwd).replace(/(?<=.)\/$/, "");
-  try {
-    const path = await realpath(cwd);
-    const isDirectory = (await stat(path)).isDirectory();
-    return { kind: "directory", path, obstacle: isDirectory ? null : `cwd ${quote(cwd)} is no directory` };
-  } catch {
-    return { kind: "directory", path: plain, obstacle: `cwd ${quote(cwd)} does not exist` };
-  }
+function cwdProblem(cwd: Target | null, asked: string): string | null {
+  if (!cwd || cwd.kind === "directory") return null;
+  return `cwd ${quote(asked)} ${cwd.obstacle === "ENOENT" ? "does not exist" : "is no directory that this host's user can enter"}`;
 }
 
 const textBytes = (text: string | undefined): Uint8Array | null => (text === undefined ? null : Buffer.from(text));

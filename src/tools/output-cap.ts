@@ -73,7 +73,7 @@ function grown(buffer: Uint8Array, atLeast: number, max: number): Uint8Array<Arr
 const isContinuation = (byte: number | undefined): boolean => byte !== undefined && (byte & 0xc0) === 0x80;
 
 /** Where the last whole UTF-8 character ends; the whole length where these bytes are no UTF-8. */
-function wholeEnd(bytes: Uint8Array): number {
+export function wholeEnd(bytes: Uint8Array): number {
   let start = bytes.length - 1;
   while (start > bytes.length - 4 && isContinuation(bytes[start])) start--;
   const first = bytes[start] ?? 0;

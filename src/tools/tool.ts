@@ -1,5 +1,6 @@
 /** What a tool is: it parses its arguments, says what it will touch, and runs once policy has agreed. */
 import type { Secret } from "../platform/log.ts";
+import type { Pipe } from "../platform/process.ts";
 import type { Access } from "../policy/access.ts";
 
 export interface ToolDescriptor {
@@ -12,7 +13,7 @@ export interface ToolDescriptor {
   fleetCapable: boolean;
 }
 
-export type Pipe = "stdout" | "stderr";
+export type { Pipe } from "../platform/process.ts";
 
 /** The first and last bytes of what a pipe produced; `bytes` counts all of it, omitted = bytes - head - tail. */
 export interface Captured {
@@ -79,6 +80,8 @@ export type StopReason =
 /** A call whose arguments are already parsed: what policy judged is exactly what runs. */
 export interface PreparedCall {
   accesses: readonly Access[];
+  /** Lets go of what was opened to judge it, when the call is refused. After `run` there is nothing to let go. */
+  dispose?(): Promise<void>;
   run(context: ToolContext): Promise<ToolResult>;
 }
 
