@@ -95,6 +95,10 @@ describe("a controller", () => {
     expect(exit).not.toBe(0);
     expect(stderr).toContain(String(grpcPort));
     expect(stderr).toMatch(/error: .*in use/);
+    const taken = new URL(operator.env.AEGIS_CONTROLLER ?? "").port;
+    const rest = await other.run("controller", "start", "--grpc-port", "0", "--port", taken);
+    expect(rest.exit).not.toBe(0);
+    expect(rest.stderr).toMatch(new RegExp(`error: .*${taken}.*in use`));
   });
 
   test("gives tokens for a scope and a context, and what they may not do they are told", async () => {

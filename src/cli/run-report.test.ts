@@ -209,6 +209,22 @@ test("lines: output by host, failures and the sum apart from it", async () => {
   ]);
 });
 
+test("lines: what a host printed last is shown once that host is done, not when all are", async () => {
+  const { terminal, out } = screen();
+  const events = [
+    ...[started(), nodeStarted(web1, "web-1"), nodeStarted(web2, "web-2")],
+    ...[
+      output(web1, "stdout", "a"),
+      result(web1),
+      output(web2, "stdout", "b\n"),
+      result(web2),
+      ended("complete", { ok: 2 }),
+    ],
+  ];
+  await followRun(controller(events), request, linesView(terminal), never);
+  expect(out()).toBe("web-1 | a\nweb-2 | b\n");
+});
+
 test("records: one JSON line an event, or one YAML document", async () => {
   const events = [started(), ended("complete", { ok: 1 })];
   const json = screen();

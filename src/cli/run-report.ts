@@ -37,7 +37,7 @@ export async function followRun(
   let cancelling: Promise<unknown> | null = null;
   const hardStop = new AbortController();
   const cancel = () => {
-    if (!started || cancelling) return;
+    if (!started) return;
     cancelling = client.cancel(started.runId, "the operator stopped it").catch((error: unknown) => {
       hardStop.abort();
       throw error;
