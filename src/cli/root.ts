@@ -5,9 +5,9 @@ import { version } from "../version.ts";
 import type { CommandData, Group, Leaf, Surroundings } from "./command.ts";
 
 export async function main(argv: readonly string[]): Promise<void> {
-  // Alone on its path, so that asking for the version loads nothing else.
+  // Alone on its path, so that asking for the version loads nothing else; making process.stdout would take half of its time.
   if (argv.length === 1 && argv[0] === "--version") {
-    process.stdout.write(`aegis ${version}\n`);
+    console.log(`aegis ${version}`);
     return;
   }
   const { tree } = await import("./tree.ts");
