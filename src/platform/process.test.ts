@@ -5,7 +5,14 @@ import { join } from "node:path";
 import { needs } from "../../test/support/needs.ts";
 import { systemClock } from "./clock.ts";
 import { maxPieceBytes } from "./output-pump.ts";
-import { type Pipe, type ProcessEnd, type ProcessHandle, type ProcessSpec, systemProcesses } from "./process.ts";
+import {
+  type Launcher,
+  type Pipe,
+  type ProcessEnd,
+  type ProcessHandle,
+  type ProcessSpec,
+  systemProcesses,
+} from "./process.ts";
 
 /** Waits pass twenty times faster than they say, so that five seconds of patience cost a test 250 ms. */
 const hurried = {
@@ -15,6 +22,14 @@ const hurried = {
 const runner = systemProcesses({ clock: systemClock, launcher: null });
 const hurriedRunner = systemProcesses({ clock: hurried, launcher: null });
 const never = new AbortController().signal;
+
+/** As the build puts it there. */
+const launchPath = join(import.meta.dir, "../../dist/native/linux-x64/aegis-launch");
+const launcher: Launcher = {
+  path: launchPath,
+  args: ({ command, name, args }) => ["--grace-ms", "300", "--name", name, "--", command, ...args],
+};
+const launched = systemProcesses({ clock: systemClock, launcher });
 
 const directory = mkdtempSync(join(tmpdir(), "aegis-process-"));
 const started: ProcessHandle[] = [];
@@ -297,3 +312,56 @@ needs("linux")("no descriptor and no process is left by many runs", async () => 
   }
   await until(() => descriptors() <= before + 1);
 });
+
+const throughLauncher = needs(`file:${launchPath}`);
+
+throughLauncher("through the launcher bytes, status, signal, name and standard input are the same", async () => {
+  const { end, stdout } = await run(
+    "cat; echo $0; exit 3",
+    { name: "other-name", stdin: Buffer.from([0xff, 0x00]) },
+    launched,
+  );
+  expect(end).toEqual({ kind: "exited", code: 3, stopped: false, outlived: 0, left: [] });
+  expect([...stdout.subarray(0, 2)]).toEqual([0xff, 0x00]);
+  const { stdout: named } = await run("tr '\\0' ' ' < /proc/$$/cmdline", { name: "other-name" }, launched);
+  expect(named.toString()).toStartWith("other-name -c");
+  expect((await run("kill -SEGV $$", {}, launched)).end).toMatchObject({ kind: "signal", signal: "SIGSEGV" });
+  expect((await run("kill -37 $$", {}, launched)).end).toMatchObject({ kind: "signal", signal: "SIGRTMIN+3" });
+});
+
+throughLauncher("through the launcher what cannot be started is told in the same words", async () => {
+  const { end } = await run("", { executable: "/no/such/file", args: [] }, launched);
+  expect(end).toMatchObject({ kind: "not_started", reason: "not_found" });
+  expect(end).toMatchObject({ message: expect.stringContaining("/no/such/file cannot be started: no such file") });
+  const plain = join(directory, "not-executable");
+  writeFileSync(plain, "");
+  expect((await run("", { executable: plain, args: [] }, launched)).end).toMatchObject({ reason: "not_permitted" });
+});
+
+throughLauncher("through the launcher even a process that hid altogether is found, ended and counted", async () => {
+  const { end, stdout } = await run(
+    `env -i setsid setsid sh -c 'echo $$; exec sleep 600' & sleep 0.2; exit 0`,
+    {},
+    launched,
+  );
+  expect(end).toEqual({ kind: "exited", code: 0, stopped: false, outlived: 1, left: [] });
+  expect(isAlive(Number(stdout.toString()))).toBe(false);
+});
+
+throughLauncher(
+  "through the launcher what is stopped may say its last words, and what ignores that is killed",
+  async () => {
+    const obeying = start(
+      `trap 'echo last words; exit 7' TERM; echo ready; while :; do sleep 0.01; done`,
+      {},
+      launched,
+    );
+    await until(() => obeying.text() === "ready\n");
+    obeying.handle.stop();
+    expect(await obeying.run).toMatchObject({ end: { kind: "exited", code: 7, stopped: true, left: [] } });
+    const deaf = start(`trap '' TERM; (trap '' TERM; sleep 600) & echo ready; sleep 600; sleep 600`, {}, launched);
+    await until(() => deaf.text() === "ready\n");
+    deaf.handle.stop();
+    expect((await deaf.run).end).toEqual({ kind: "signal", signal: "SIGKILL", stopped: true, outlived: 0, left: [] });
+  },
+);

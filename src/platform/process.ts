@@ -67,8 +67,8 @@ export interface ProcessRunner {
  */
 export interface Launcher {
   path: string;
-  /** What stands after the launcher's path to start `command`, an absolute path, with `args`. */
-  args(spec: { command: string; args: readonly string[] }): readonly string[];
+  /** What stands after the launcher's path to start `command`, an absolute path, as `name` with `args`. */
+  args(spec: { command: string; name: string; args: readonly string[] }): readonly string[];
 }
 
 export interface ProcessesOptions {
@@ -97,7 +97,7 @@ export function systemProcesses({ clock, launcher, makePipe }: ProcessesOptions)
     const opened: number[] = [];
     let stopping = false;
     const outputs = makePipe ? { stdout: makePipe(), stderr: makePipe() } : null;
-    const command = { command: spec.executable, args: spec.args };
+    const command = { command: spec.executable, name: spec.name, args: spec.args };
     let child: Bun.Subprocess<"pipe" | "ignore", "pipe", "pipe">;
     try {
       const stdin = stdinOf(spec.stdin);
