@@ -42,36 +42,46 @@ export function presented(socket: TLSSocket): Presented {
 }
 
 /** Null when the peer may be believed, else the reason in words. */
-export function distrust(peer: Presented, trust: TlsTrust): string | null {
+export function distrust(peer: Presented, { pins, caPem, serverName }: TlsTrust): string | null {
   const [leaf] = peer.chain;
   if (!leaf) return "the server presented no certificate";
-  const matched =
-    trust.pins.length === 0 ? null : peer.chain.find((certificate) => trust.pins.includes(spkiPin(certificate)));
-  if (matched === undefined) {
-    return `no certificate of the server matches the pinned key: got ${peer.chain.map(spkiPin).join(", ")}, pinned ${trust.pins.join(", ")}`;
-  }
-  const leafPinned = matched === leaf;
-  const selfSigned = leafPinned && leaf.checkIssued(leaf) && leaf.verify(leaf.publicKey);
-  const tolerable = matched !== null && peer.authorizationError !== null && dateErrors.has(peer.authorizationError);
-  if (!peer.authorized && !tolerable && !selfSigned)
-    return `the server's certificate is not trusted: ${peer.authorizationError}`;
-  if (!peer.authorized && tolerable && !selfSigned && !signedUpTo(peer.chain, trust.caPem))
-    return "the server's certificate chain does not verify";
-  if (leafPinned) return null;
-  const wrongName = checkServerIdentity(trust.serverName, leaf.toLegacyObject());
-  return wrongName ? wrongName.message : null;
+  const untrusted = peer.authorized ? null : `the server's certificate is not trusted: ${peer.authorizationError}`;
+  if (pins.length === 0) return untrusted ?? wrongName(leaf, serverName);
+
+  const matched = proven(peer.chain, caPem).find((certificate) => pins.includes(spkiPin(certificate)));
+  if (!matched)
+    return `no certificate of the server matches the pinned key: got ${peer.chain.map(spkiPin).join(", ")}, pinned ${pins.join(", ")}`;
+  // With a pin no date is judged; and a certificate that vouches for itself needs no other authority.
+  const tolerable = dateErrors.has(peer.authorizationError ?? "") || (matched === leaf && isSignedBy(leaf, leaf));
+  if (untrusted && !tolerable) return untrusted;
+  return matched === leaf ? null : wrongName(leaf, serverName);
 }
 
-/** OpenSSL stops at a date; what it then did not say is checked here: every signature, up to the authority. */
-function signedUpTo(chain: readonly X509Certificate[], caPem: string | null): boolean {
-  for (const [index, certificate] of chain.entries()) {
-    const issuer = chain[index + 1] ?? (caPem ? new X509Certificate(caPem) : undefined);
-    if (!issuer) return false;
-    if (!certificate.verify(issuer.publicKey)) return false;
-    if (caPem && issuer.fingerprint256 === new X509Certificate(caPem).fingerprint256) return issuer.ca;
-    if (!issuer.ca) return false;
+/** An authority has many leaves, of which one is the controller's: the name says which. */
+const wrongName = (leaf: X509Certificate, serverName: string): string | null =>
+  checkServerIdentity(serverName, leaf.toLegacyObject())?.message ?? null;
+
+/**
+ * The leaf, whose key the handshake proved, and what signed it, as far as each signature holds: what else a peer presents
+ * anybody can present. Checked here because OpenSSL tells of one fault, and that may be the date.
+ */
+function proven(chain: readonly X509Certificate[], caPem: string | null): X509Certificate[] {
+  const [leaf, ...rest] = caPem ? [...chain, new X509Certificate(caPem)] : chain;
+  const found = leaf ? [leaf] : [];
+  for (const issuer of rest) {
+    const below = found.at(-1);
+    if (!below || !issuer.ca || !isSignedBy(below, issuer)) break;
+    found.push(issuer);
   }
-  return false;
+  return found;
+}
+
+function isSignedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
+  try {
+    return certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
+  } catch {
+    return false;
+  }
 }
 
 /** The certificate of `chain` that a pin names, when it can be an authority by itself: a CA, or a self-signed leaf. */
