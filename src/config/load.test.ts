@@ -197,6 +197,8 @@ test("the shared file lies below the host's own, and a problem in it is said wit
   expect((await load()).config).toMatchObject({ heartbeatIntervalMs: 90_000, maxConcurrent: 8 });
   write({ ...document(), spec: { cluster: { heartbeat_interval_secs: "soon" } } }, shared);
   expect(await refused()).toBe(`${shared}: spec.cluster.heartbeat_interval_secs: expected a number, found "soon"`);
+  write(document({ cluster: { heartbeat_interval_secs: "later" } }));
+  expect(await refused()).toBe(`${own()}: spec.cluster.heartbeat_interval_secs: expected a number, found "later"`);
 });
 
 test("a file whose top level is cluster is read the same way, and its paths are its own", async () => {
@@ -248,9 +250,11 @@ test("broken YAML, an empty file, no mapping and no file are told apart", async 
 });
 
 test("keys of the prototype are nobody's settings", async () => {
-  write(`${stringifyYAML(document())}\n__proto__: { polluted: true }\n`);
-  await load();
-  expect(({} as Record<string, unknown>).polluted).toBeUndefined();
+  write(
+    JSON.stringify(document()).replace('"enabled":true', '"enabled":true,"__proto__":{"heartbeat_interval_secs":5}'),
+  );
+  expect((await load()).config.heartbeatIntervalMs).toBe(30_000);
+  expect(({} as Record<string, unknown>).heartbeat_interval_secs).toBeUndefined();
 });
 
 test("nothing behind a restriction of a policy is a mistake, not the absence of a restriction", async () => {

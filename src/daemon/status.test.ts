@@ -2,7 +2,9 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { needs } from "../../test/support/needs.ts";
 import { recordedLog } from "../../test/support/recorded-log.ts";
+import { systemClock } from "../platform/clock.ts";
 import { processStart, readStatus, type StatusReport, writeStatus } from "./status.ts";
 import { statusWriter } from "./status-writer.ts";
 
@@ -39,6 +41,18 @@ test("a process that ended is not alive, and neither is another one with the sam
   expect((await readStatus(dir))?.alive).toBe(false);
   await writeStatus(dir, await report({ started: "at another time" }));
   expect((await readStatus(dir))?.alive).toBe(false);
+});
+
+needs("linux")("a process that ended and that nobody has asked about yet is not alive", async () => {
+  // What `sh` started belongs to `sleep` now, which never asks.
+  const parent = Bun.spawn(["sh", "-c", "true & echo $!; exec sleep 60"], { stdout: "pipe" });
+  const { value } = await parent.stdout.getReader().read();
+  const pid = Number(Buffer.from(value ?? []).toString());
+  const stat = () => readFileSync(`/proc/${pid}/stat`, "utf8");
+  while (!stat().includes(") Z ")) await systemClock.sleep(5, new AbortController().signal);
+  expect(await processStart(pid)).toBeNull();
+  parent.kill("SIGKILL");
+  await parent.exited;
 });
 
 test("a daemon that said goodbye is not alive, whatever runs", async () => {

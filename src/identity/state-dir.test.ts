@@ -60,6 +60,7 @@ test("a link in the directory is neither followed nor changed", async () => {
   writeFileSync(join(base, "mine"), "x");
   chmodSync(join(base, "mine"), 0o666);
   symlinkSync(join(base, "mine"), join(dir, "aegis-config.yaml"));
+  symlinkSync(join(base, "mine"), join(dir, "secrets", "LINK"));
   symlinkSync(join(base, "gone"), join(dir, "node.key"));
   expect(await checkStateDir(dir)).toEqual([]);
   expect(statSync(join(base, "mine")).mode & 0o777).toBe(0o666);
