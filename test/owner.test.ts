@@ -55,6 +55,8 @@ describe("at a terminal, enroll", () => {
     const running = machine.onTerminal(...enroll);
     await running.until(/Which folders may tools read\?/);
     running.type("~/projects\n");
+    await running.until(/run and change everything\? \[y\/N\]/);
+    running.type("\n");
     await running.until(/enroll this host\? \[y\/N\]/);
     expect(readdirSync(machine.home).sort()).toEqual(["projects", "token"]);
     running.type("y\n");
@@ -62,6 +64,22 @@ describe("at a terminal, enroll", () => {
     expect(running.stdout()).toMatch(/root key +SHA256:/);
     expect(settings(machine)).toContain(join(machine.home, "projects"));
     expect(settings(machine)).not.toContain("operator");
+  });
+
+  test("allows everything to nobody, unless the owner says yes to that too", async () => {
+    const machine = await prepared("widely");
+    const running = machine.onTerminal(...enroll, "--allow", machine.home.replace(/[^/]+$/, "shared"));
+    await running.ended;
+    expect(running.stdout()).toContain("does not exist");
+    const open = machine.onTerminal(...enroll);
+    await open.until(/Which folders/);
+    open.type("\n");
+    await open.until(/run and change everything\?/);
+    open.type("y\n");
+    await open.until(/enroll this host\?/);
+    open.type("y\n");
+    expect((await open.ended).exit).toBe(0);
+    expect(settings(machine)).toContain("name: operator");
   });
 
   test("does nothing without a yes, nor after Ctrl-C", async () => {
@@ -73,6 +91,8 @@ describe("at a terminal, enroll", () => {
       const machine = await prepared(`no-${answer.charCodeAt(0)}`);
       const running = machine.onTerminal(...enroll);
       await running.until(/Which folders/);
+      running.type("\n");
+      await running.until(/run and change everything\?/);
       running.type("\n");
       await running.until(/enroll this host\?/);
       running.type(answer);

@@ -94,34 +94,51 @@ already and which folders tools may see; elsewhere, and with --non-interactive, 
 });
 
 /** Shows the plan, settles what is open with the person at the terminal, and asks for a yes. */
-async function agree(
-  first: EnrollmentPlan,
-  input: EnrollInput,
-  { terminal, stop }: Surroundings,
-): Promise<EnrollmentPlan> {
-  const ask: Ask = async ({ path, why }) => {
+async function agree(first: EnrollmentPlan, input: EnrollInput, around: Surroundings): Promise<EnrollmentPlan> {
+  const { terminal, stop } = around;
+  const answers = new Map<string, "keep" | "overwrite">();
+  const ask: Ask = async ({ what, path, why }) => {
+    const known = answers.get(what);
+    if (known) return known;
     const answer = await terminal.question(`${path}: ${why}. Keep it, overwrite it, or stop? [k/o/S] `, stop);
     const letter = answer?.trim().toLowerCase().charAt(0);
-    return letter === "k" ? "keep" : letter === "o" ? "overwrite" : "abort";
+    if (letter !== "k" && letter !== "o") return "abort";
+    const settlement = letter === "k" ? "keep" : "overwrite";
+    answers.set(what, settlement);
+    return settlement;
   };
   let plan = await resolveConflicts(first, ask);
   const isFresh = plan.entries.some(
     ({ what, action }) => what === "settings" && (action === "create" || action === "overwrite"),
   );
-  if (isFresh && input.allow.length === 0) {
+  if (isFresh) plan = await widened(plan, input, ask, around);
+  for (const line of planText(plan).trimEnd().split("\n")) terminal.note(line);
+  if (plan.complete || (await terminal.confirm("enroll this host?", stop))) return plan;
+  throw new AegisError("cancelled", "nothing was changed");
+}
+
+/** What only the owner can know: which folders tools may read, and whether callers may do everything. */
+async function widened(
+  plan: EnrollmentPlan,
+  input: EnrollInput,
+  ask: Ask,
+  { terminal, stop }: Surroundings,
+): Promise<EnrollmentPlan> {
+  let { allow, fullAccess } = input;
+  if (allow.length === 0) {
     const answer = await terminal.question(
       "Which folders may tools read? (paths, separated by commas; empty: none) ",
       stop,
     );
-    const allow = (answer ?? "")
-      .split(",")
-      .map((path) => path.trim())
-      .filter(Boolean);
-    if (allow.length > 0) plan = await resolveConflicts(await planEnrollment({ ...input, allow }), ask);
+    allow = (answer ?? "").split(",").flatMap((path) => path.trim() || []);
   }
-  for (const line of planText(plan).trimEnd().split("\n")) terminal.note(line);
-  if (plan.complete || (await terminal.confirm("enroll this host?", stop))) return plan;
-  throw new AegisError("cancelled", "nothing was changed");
+  if (!fullAccess)
+    fullAccess = await terminal.confirm(
+      "May callers whose token names the context `operator` run and change everything?",
+      stop,
+    );
+  if (allow.length === input.allow.length && fullAccess === input.fullAccess) return plan;
+  return await resolveConflicts(await planEnrollment({ ...input, allow, fullAccess }), ask);
 }
 
 function planText(plan: EnrollmentPlan): string {
