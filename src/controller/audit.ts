@@ -13,6 +13,8 @@ import type { ControllerKeys } from "./keys.ts";
 export type AuditKind =
   | "controller_started"
   | "controller_stopped"
+  | "backup_made"
+  | "backup_restored"
   | "keyset_changed"
   | "tenant_removed"
   | "token_created"

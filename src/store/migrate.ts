@@ -4,6 +4,9 @@ import { AegisError } from "../errors.ts";
 import { version as build } from "../version.ts";
 import { type Migration, migrations } from "./migrations.ts";
 
+/** The schema this build writes, and the newest it reads. */
+export const newestSchema = migrations.at(-1)?.version ?? 0;
+
 /** Runs what `steps` has and the database lacks, each in one transaction. `path` is named in errors. */
 export function migrate(db: Database, path: string, steps: readonly Migration[] = migrations): void {
   const newest = steps.at(-1)?.version ?? 0;
