@@ -1,0 +1,90 @@
+/** The launchd agent of macOS: its property list, the words launchctl is given, and what it says back. */
+import { join } from "node:path";
+
+export const label = "io.aegis.edge";
+
+/** Seconds that launchd waits after SIGTERM: the daemon gives its calls 20. */
+const exitTimeoutSeconds = 30;
+
+export interface AgentSpec {
+  /** As it stays over updates: a stable symbolic link is kept. */
+  executable: string;
+  configPath: string;
+  stateDir: string;
+  /** Variables such as HTTPS_PROXY, which a service does not get from any shell. */
+  env: Readonly<Record<string, string>>;
+}
+
+export const plistPath = (home: string): string => join(home, "Library/LaunchAgents", `${label}.plist`);
+export const logPaths = (stateDir: string): { out: string; err: string } => ({
+  out: join(stateDir, "logs/aegis-edge.out.log"),
+  err: join(stateDir, "logs/aegis-edge.err.log"),
+});
+
+const escaped = (text: string): string =>
+  text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/"/g, "&quot;");
+
+type Value = string | boolean | number | readonly Value[] | { readonly [key: string]: Value };
+
+function render(value: Value, indent: string): string {
+  if (typeof value === "string") return `${indent}<string>${escaped(value)}</string>\n`;
+  if (typeof value === "number") return `${indent}<integer>${value}</integer>\n`;
+  if (typeof value === "boolean") return `${indent}<${value}/>\n`;
+  if (Array.isArray(value))
+    return `${indent}<array>\n${value.map((one) => render(one, `${indent}  `)).join("")}${indent}</array>\n`;
+  const pairs = Object.entries(value).map(
+    ([key, inner]) => `${indent}  <key>${escaped(key)}</key>\n${render(inner, `${indent}  `)}`,
+  );
+  return `${indent}<dict>\n${pairs.join("")}${indent}</dict>\n`;
+}
+
+/** The whole file. It ends with nothing of its own run at load but the daemon. */
+export function plist({ executable, configPath, stateDir, env }: AgentSpec): string {
+  const { out, err } = logPaths(stateDir);
+  const job: Value = {
+    Label: label,
+    ProgramArguments: [executable, "edge", "run", "--config", configPath],
+    RunAtLoad: true,
+    // Started again after a crash, not after a clean stop; NetworkState is in the page but no system since 10.10 acts on it.
+    KeepAlive: { SuccessfulExit: false, NetworkState: true },
+    ExitTimeOut: exitTimeoutSeconds,
+    ThrottleInterval: 10,
+    Umask: 0o077,
+    ...(Object.keys(env).length > 0 ? { EnvironmentVariables: { ...env } } : {}),
+    StandardOutPath: out,
+    StandardErrorPath: err,
+  };
+  return `<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">\n<plist version="1.0">\n${render(job, "  ")}</plist>\n`;
+}
+
+/** What launchctl is given, in the order to try; the older verbs are for systems without the newer. */
+export const launchctl = {
+  start: (uid: number, path: string): string[][] => [
+    ["bootstrap", `gui/${uid}`, path],
+    ["load", "-w", path],
+  ],
+  stop: (uid: number, path: string): string[][] => [
+    ["bootout", `gui/${uid}/${label}`],
+    ["unload", "-w", path],
+  ],
+  restart: (uid: number): string[][] => [["kickstart", "-k", `gui/${uid}/${label}`]],
+  status: (): string[] => ["list", label],
+  environment: (name: string): string[] => ["getenv", name],
+} as const;
+
+export type AgentStatus =
+  | { kind: "running"; pid: number }
+  | { kind: "stopped"; lastExit: number | null }
+  | { kind: "not_loaded" };
+
+/** Reads what `launchctl list LABEL` prints; a status other than 0 means that the job is not loaded. */
+export function readStatus(exit: number | null, stdout: string): AgentStatus {
+  if (exit !== 0) return { kind: "not_loaded" };
+  const number = (key: string) => {
+    const text = new RegExp(`"${key}"\\s*=\\s*(-?\\d+);`).exec(stdout)?.[1];
+    return text === undefined ? null : Number(text);
+  };
+  const pid = number("PID");
+  if (pid !== null && pid > 0) return { kind: "running", pid };
+  return { kind: "stopped", lastExit: number("LastExitStatus") };
+}

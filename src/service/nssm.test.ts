@@ -1,0 +1,67 @@
+import { expect, test } from "bun:test";
+import { descriptor, installCommands, isProtectedPlace, plainText, quoted, readStatus } from "./nssm.ts";
+
+const spec = {
+  executable: "C:\\Program Files\\aegis\\aegis.exe",
+  configPath: "C:\\Users\\Ann Lee\\.aegis\\edge\\aegis-config.yaml",
+  stateDir: "C:\\Users\\Ann Lee\\.aegis\\edge",
+  env: { HTTPS_PROXY: "http://proxy:3128" },
+};
+
+test("the descriptor is the page's, with absolute paths", () => {
+  expect(descriptor(spec)).toEqual({
+    name: "aegis-edge",
+    displayName: "AEGIS Edge Daemon",
+    description: "AEGIS edge daemon — receives MCP tool calls via SEAL.",
+    executable: "C:\\Program Files\\aegis\\aegis.exe",
+    arguments: 'edge run --config "C:\\Users\\Ann Lee\\.aegis\\edge\\aegis-config.yaml"',
+    startup: "automatic",
+    stdout: "C:\\Users\\Ann Lee\\.aegis\\edge\\logs\\aegis-edge.out.log",
+    stderr: "C:\\Users\\Ann Lee\\.aegis\\edge\\logs\\aegis-edge.err.log",
+    rotateLogs: true,
+    rotateLogsBytes: 10_485_760,
+  });
+});
+
+test("nssm is told all of it, that Ctrl-C gets its time, and that a host which is not enrolled is not started again", () => {
+  const commands = installCommands(spec).map((words) => words.join(" "));
+  expect(commands[0]).toBe("install aegis-edge C:\\Program Files\\aegis\\aegis.exe");
+  for (const wanted of [
+    "AppStopMethodConsole 28000",
+    "AppExit Default Restart",
+    "AppExit 78 Exit",
+    "Start SERVICE_AUTO_START",
+    "AppRotateBytes 10485760",
+    "AppEnvironmentExtra HTTPS_PROXY=http://proxy:3128",
+  ])
+    expect(commands).toContain(`set aegis-edge ${wanted}`);
+});
+
+test("an argument is quoted as Windows programs take it apart", () => {
+  expect(quoted("plain")).toBe("plain");
+  expect(quoted("")).toBe('""');
+  expect(quoted("a b")).toBe('"a b"');
+  expect(quoted('say "x"')).toBe('"say \\"x\\""');
+  expect(quoted("C:\\with space\\")).toBe('"C:\\with space\\\\"');
+  expect(quoted('back\\"slash')).toBe('"back\\\\\\"slash"');
+});
+
+test("its answers are read through UTF-16, and a missing service is told from a stopped one", () => {
+  const wide = [..."SERVICE_RUNNING\r\n"].join("\u0000");
+  expect(plainText(wide)).toBe("SERVICE_RUNNING");
+  expect(readStatus(0, wide)).toBe("running");
+  expect(readStatus(0, "SERVICE_STOPPED")).toBe("stopped");
+  expect(readStatus(0, "SERVICE_PAUSED")).toBe("paused");
+  expect(readStatus(3, "Can't open service!")).toBe("missing");
+  expect(readStatus(1, "something else")).toBe("unknown");
+});
+
+test("a user's own folder is no place for what runs as LocalSystem", () => {
+  const env = { ProgramFiles: "C:\\Program Files", SystemRoot: "C:\\Windows" };
+  expect(isProtectedPlace("C:\\Program Files\\aegis\\aegis.exe", env)).toBe(true);
+  expect(isProtectedPlace("c:/program files/aegis/aegis.exe", env)).toBe(true);
+  expect(isProtectedPlace("C:\\Program Files (mine)\\aegis.exe", env)).toBe(false);
+  expect(isProtectedPlace("C:\\Program Files\\..\\Users\\ann\\aegis.exe", env)).toBe(false);
+  expect(isProtectedPlace("C:\\Users\\ann\\AppData\\Local\\Programs\\aegis\\aegis.exe", env)).toBe(false);
+  expect(isProtectedPlace("C:\\x\\aegis.exe", {})).toBe(false);
+});

@@ -1,0 +1,136 @@
+/** The Windows service through NSSM: what it is set to, the words nssm is given, and what it says back. */
+import { win32 } from "node:path";
+
+export const serviceName = "aegis-edge";
+
+/** Milliseconds that NSSM waits after Ctrl-C: the daemon gives its calls 20 s. */
+const stopMs = 28_000;
+const rotateBytes = 10_485_760;
+
+export interface NssmSpec {
+  executable: string;
+  configPath: string;
+  stateDir: string;
+  env: Readonly<Record<string, string>>;
+}
+
+export interface Descriptor {
+  name: string;
+  displayName: string;
+  description: string;
+  executable: string;
+  arguments: string;
+  startup: "automatic";
+  stdout: string;
+  stderr: string;
+  rotateLogs: boolean;
+  rotateLogsBytes: number;
+}
+
+/** As `--print` shows it. Paths are absolute: the service runs as another account and has another profile. */
+export function descriptor({ executable, configPath, stateDir }: NssmSpec): Descriptor {
+  return {
+    name: serviceName,
+    displayName: "AEGIS Edge Daemon",
+    description: "AEGIS edge daemon — receives MCP tool calls via SEAL.",
+    executable,
+    arguments: ["edge", "run", "--config", configPath].map(quoted).join(" "),
+    startup: "automatic",
+    stdout: win32.join(stateDir, "logs", "aegis-edge.out.log"),
+    stderr: win32.join(stateDir, "logs", "aegis-edge.err.log"),
+    rotateLogs: true,
+    rotateLogsBytes: rotateBytes,
+  };
+}
+
+/** One argument as Windows programs split a command line: quoted when needed, backslashes doubled before a quote. */
+export function quoted(word: string): string {
+  if (word !== "" && !/[\s"]/.test(word)) return word;
+  return `"${word.replace(/(\\*)"/g, '$1$1\\"').replace(/(\\+)$/, "$1$1")}"`;
+}
+
+/** Every call of nssm that makes the service what `descriptor` says; a second round changes nothing. */
+export function installCommands(spec: NssmSpec): string[][] {
+  const {
+    name,
+    displayName,
+    description,
+    executable,
+    arguments: parameters,
+    stdout,
+    stderr,
+    rotateLogsBytes,
+  } = descriptor(spec);
+  return [["install", name, executable], ...settings().map(([key, ...values]) => ["set", name, key, ...values])];
+
+  function settings(): [string, ...string[]][] {
+    const variables = Object.entries(spec.env).map(([key, value]) => `${key}=${value}`);
+    return [
+      ["Application", executable],
+      ["AppParameters", parameters],
+      ["AppDirectory", spec.stateDir],
+      ["DisplayName", displayName],
+      ["Description", description],
+      ["Start", "SERVICE_AUTO_START"],
+      ["AppStdout", stdout],
+      ["AppStderr", stderr],
+      ["AppRotateFiles", "1"],
+      ["AppRotateOnline", "1"],
+      ["AppRotateBytes", String(rotateLogsBytes)],
+      ["AppStopMethodConsole", String(stopMs)],
+      ["AppExit", "Default", "Restart"],
+      // Not enrolled, or settings that cannot be read: starting again would not help.
+      ["AppExit", "78", "Exit"],
+      ["AppRestartDelay", "5000"],
+      ...(variables.length > 0 ? [["AppEnvironmentExtra", ...variables] as [string, ...string[]]] : []),
+    ];
+  }
+}
+
+export const nssm = {
+  start: (): string[] => ["start", serviceName],
+  stop: (): string[] => ["stop", serviceName],
+  restart: (): string[] => ["restart", serviceName],
+  status: (): string[] => ["status", serviceName],
+  get: (key: string): string[] => ["get", serviceName, key],
+  remove: (): string[] => ["remove", serviceName, "confirm"],
+} as const;
+
+export type NssmStatus = "running" | "stopped" | "paused" | "starting" | "stopping" | "missing" | "unknown";
+
+/** NSSM writes UTF-16 where its output is no console, so zero bytes may stand between the letters. */
+export const plainText = (stdout: string): string =>
+  stdout
+    .replace(/\u0000/g, "")
+    .replace(/^\ufeff/, "")
+    .trim();
+
+const states: Readonly<Record<string, NssmStatus>> = {
+  SERVICE_RUNNING: "running",
+  SERVICE_STOPPED: "stopped",
+  SERVICE_PAUSED: "paused",
+  SERVICE_START_PENDING: "starting",
+  SERVICE_STOP_PENDING: "stopping",
+};
+
+/** Status 3 means that there is no such service. */
+export function readStatus(exit: number | null, stdout: string): NssmStatus {
+  if (exit === 3) return "missing";
+  return states[plainText(stdout)] ?? "unknown";
+}
+
+/** Whether an executable lies where only administrators can replace it: what runs as LocalSystem must. */
+export function isProtectedPlace(executable: string, env: Readonly<Record<string, string | undefined>>): boolean {
+  const places = [env.ProgramFiles, env["ProgramFiles(x86)"], env.SystemRoot].filter(
+    (place) => place !== undefined && place !== "",
+  );
+  const path = win32.normalize(executable).toLowerCase();
+  return places.some((place) =>
+    path.startsWith(
+      `${win32
+        .normalize(place ?? "")
+        .toLowerCase()
+        .replace(/\\+$/, "")}\\`,
+    ),
+  );
+}
