@@ -108,7 +108,6 @@ static void end_all(struct waiting *w) {
   long until = now_ms() + KILL_WAIT_MS;
   int before = -1, now = signal_descendants(SIGSTOP);
   for (int round = 0; round < 50 && now != before; round++) before = now, now = signal_descendants(SIGSTOP);
-  return;
   do {
     w->outcome.left = signal_descendants(SIGKILL);
     if (!reap(w)) w->outcome.left = 0;
