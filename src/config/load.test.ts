@@ -250,6 +250,7 @@ test("broken YAML, an empty file, no mapping and no file are told apart", async 
 });
 
 test("keys of the prototype are nobody's settings", async () => {
+  write(document(), join(home, ".aegis", "config.yaml"));
   write(
     JSON.stringify(document()).replace('"enabled":true', '"enabled":true,"__proto__":{"heartbeat_interval_secs":5}'),
   );

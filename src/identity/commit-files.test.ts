@@ -68,6 +68,15 @@ test("a file that cannot be written aside leaves everything as it was", async ()
   expect(readdirSync(dir)).toHaveLength(names.length + 1);
 });
 
+test("a folder that a crash left without its plan means nothing any more", async () => {
+  put("old");
+  mkdirSync(join(dir, "enroll.next"));
+  writeFileSync(join(dir, "enroll.next", "0"), "new");
+  expect(await finishCommit(dir)).toBe(false);
+  expect(state()).toEqual(old);
+  expect(existsSync(join(dir, "enroll.next"))).toBe(false);
+});
+
 test("a damaged plan is named with what to do", async () => {
   mkdirSync(join(dir, "enroll.next"));
   writeFileSync(join(dir, "enroll.next", "plan.json"), "[");
@@ -85,7 +94,7 @@ needs("linux", "command:strace")(
     const plan = JSON.stringify(changes().map((change) => ({ ...change, content: change.content && "new" })));
     const seen = { old: 0, new: 0 };
     for (const call of ["/^rename", "/^unlink", "fsync", "/^mkdir", "/^(f?chmod)"]) {
-      for (const when of [1, 2, 4, 6]) {
+      for (const when of call === "/^unlink" ? [1, 2, 3, 4, 5, 6, 7] : [1, 2, 4, 6]) {
         rmSync(dir, { recursive: true });
         mkdirSync(dir);
         put("old");
