@@ -507,6 +507,10 @@ describe("enrollment without strict sessions", () => {
       const unissued: unknown = await issue(strict).catch((error: unknown) => error);
       expect(unissued).toMatchObject({ message: expect.stringContaining("strict sessions only") });
       const channel = peerChannel(strict.grpcUrl, strict.caPem);
+      // Not even a challenge is handed out.
+      const attest = message([1, randomUUID()], [2, 4], [3, peerKey(randomBytes(32)).publicKey], [4, Buffer.alloc(0)]);
+      const challenge = channel.unary("/aegis.cluster.v1.NodeClusterService/AttestNode", attest);
+      expect(await refusal(challenge)).toMatchObject({ code: FAILED_PRECONDITION });
       const again = { key: peerKey(randomBytes(32)), nodeId: randomUUID(), enrollmentToken: spare };
       expect(await refusal(enrollLikeRust(channel, again))).toMatchObject({ code: FAILED_PRECONDITION });
       channel.close();

@@ -138,6 +138,17 @@ describe("a call", () => {
     expect(one.settled).toEqual([]);
   });
 
+  test("takes one result, also while that one is being stored", async () => {
+    const stored = Promise.withResolvers<void>();
+    const one = session({ store: () => stored.promise });
+    const end = rest(call(one));
+    one.result();
+    one.result();
+    stored.resolve();
+    expect(await end).toHaveLength(1);
+    expect(one.settled).toHaveLength(1);
+  });
+
   test("whose result cannot be stored is not told as done: the stream ends instead", async () => {
     const one = session({ store: () => Promise.reject(new Error("disk full")) });
     const events = call(one);
