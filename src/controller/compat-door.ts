@@ -44,6 +44,8 @@ export interface CompatDoorOptions {
   log: Log;
   /** Nobody is let in here. */
   requireStrict?: boolean;
+  /** A host of this tenant is alive. */
+  onHeartbeat?: (tenantId: string) => void;
 }
 
 /** One stream whose Hello was accepted. */
@@ -180,7 +182,10 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
           nodeToken: hello.envelope?.nodeSecurityToken ?? "",
           stream,
           capabilities,
-          onHeartbeat: () => note(store.nodeHeartbeat(nodeId, time())),
+          onHeartbeat() {
+            options.onHeartbeat?.(tenantId);
+            note(store.nodeHeartbeat(nodeId, time()));
+          },
           onCapabilities: (bytes) => note(store.nodeCapabilities(nodeId, bytes)),
         });
         remove = sessions.add(session, defaultHeartbeatMs);

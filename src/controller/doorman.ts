@@ -45,6 +45,8 @@ export interface DoormanOptions {
   log: Log;
   /** No host is let in without a strict session. */
   requireStrict?: boolean;
+  /** A host of this tenant is alive. */
+  onHeartbeat?: (tenantId: string) => void;
 }
 
 /** One stream whose Hello was accepted. */
@@ -252,6 +254,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
       patience.abort();
       place.leave();
       const { nodeId, tenantId } = row;
+      const heartbeat = newestOnly<void>(() => noted(store.nodeHeartbeat(nodeId, time())));
       session = nodeSession({
         ...options,
         nodeId,
@@ -261,7 +264,10 @@ export function createDoorman(options: DoormanOptions): Doorman {
         stream,
         capabilities: hello.capabilities,
         operatorChallenge,
-        onHeartbeat: newestOnly<void>(() => noted(store.nodeHeartbeat(nodeId, time()))),
+        onHeartbeat() {
+          options.onHeartbeat?.(tenantId);
+          heartbeat();
+        },
         onCapabilities: newestOnly((capabilities) => noted(store.nodeCapabilities(nodeId, capabilities))),
       });
       remove = sessions.add(session, defaultHeartbeatMs);

@@ -1,6 +1,6 @@
 /** Every run of this controller: planned here, remembered here and in the store, stopped from here. */
 import { randomUUID } from "node:crypto";
-import type { CommandResult } from "../api/events.ts";
+import type { CommandResult, RunOutcome } from "../api/events.ts";
 import { apiLimits } from "../api/limits.ts";
 import type { Target } from "../api/target.ts";
 import type { CancelAnswer, Preview, RunPolicy } from "../api/types.ts";
@@ -61,12 +61,15 @@ export interface FleetOptions {
   /** Controller time in milliseconds. */
   time: () => number;
   log: Log;
+  /** How a run ended, and why hosts were passed over. */
+  onRun?: (outcome: RunOutcome, skippedFor: readonly string[]) => void;
 }
 
 /** Ended runs stay at hand for readers that come back, this long and this many characters of events in all. */
 export const keptRuns = { forMs: 10 * 60_000, count: 1_000, chars: 64 * 1024 * 1024 };
 
-export function createFleet({ store, nodes, targets, dispatcher, clock, time, log }: FleetOptions): FleetRuns {
+export function createFleet(options: FleetOptions): FleetRuns {
+  const { store, nodes, targets, dispatcher, clock, time, log } = options;
   const runs = new Map<string, LiveRun>();
   /** In the order they ended. */
   const endedRuns = new Map<LiveRun, number>();
@@ -161,7 +164,11 @@ export function createFleet({ store, nodes, targets, dispatcher, clock, time, lo
       );
       runs.set(runId, run);
       if (closing) run.cancel("shutdown");
-      void run.done.then(() => {
+      void run.done.then(({ outcome }) => {
+        options.onRun?.(
+          outcome,
+          found.skipped.map(({ reason }) => reason),
+        );
         endedRuns.set(run, clock.monotonic());
         forget();
       });

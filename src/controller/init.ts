@@ -11,7 +11,7 @@ import { makeDirectory, writeFileAtomic } from "../platform/private-file.ts";
 import { openStore } from "../store/open.ts";
 import { readEndpoint } from "./endpoint.ts";
 import { createControllerKeys } from "./keys.ts";
-import { addOperatorToken, databasePath } from "./operator-tokens.ts";
+import { addOperatorToken, databasePath, requireTenantName } from "./operator-tokens.ts";
 import { createTls, loadTls } from "./tls.ts";
 
 export interface InitOptions {
@@ -33,18 +33,10 @@ export interface Initialised {
   httpUrl: string;
 }
 
-const tenantSlug = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
-
 export async function initController(options: InitOptions): Promise<Initialised> {
   const { dataDir, publicEndpoint, tenantId, offlineRoot, clock, httpPort = 8088 } = options;
   const endpoint = readEndpoint(publicEndpoint);
-  if (!tenantSlug.test(tenantId)) {
-    throw new AegisError(
-      "usage",
-      `the tenant ${JSON.stringify(tenantId)} is not 1-63 characters of a-z, 0-9 and inner hyphens`,
-      { hint: "for example --tenant default" },
-    );
-  }
+  requireTenantName(tenantId);
   const present = await readdir(dataDir).catch(() => []);
   if (present.length > 0) {
     throw new AegisError("conflict", `${dataDir} is not empty (${present.slice(0, 5).join(", ")})`, {

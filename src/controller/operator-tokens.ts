@@ -1,8 +1,11 @@
 /** Makes an operator's bearer token: shown once, kept as its SHA-256. */
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
+import { scopes as scopeNames } from "../api/types.ts";
+import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import { Secret } from "../platform/log.ts";
+import { nearest } from "../platform/nearest.ts";
 import { openStore } from "../store/open.ts";
 import type { ApiTokenRow, Queries } from "../store/store.ts";
 import { recordAudit } from "./audit.ts";
@@ -19,6 +22,18 @@ export interface OperatorTokenRequest {
   expiresAt: number | null;
 }
 
+const tenantName = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+
+/** Throws `usage` for what no tenant can be called. */
+export function requireTenantName(tenantId: string): void {
+  if (tenantName.test(tenantId)) return;
+  throw new AegisError(
+    "usage",
+    `the tenant ${JSON.stringify(tenantId)} is not 1-63 characters of a-z, 0-9 and inner hyphens`,
+    { hint: "for example --tenant default" },
+  );
+}
+
 /** `store` is a transaction. `by` is who asks for it; empty on the controller's own command line. */
 export async function addOperatorToken(
   store: Queries,
@@ -26,6 +41,14 @@ export async function addOperatorToken(
   at: number,
   by = "",
 ): Promise<{ tokenId: string; token: Secret; row: ApiTokenRow }> {
+  requireTenantName(request.tenantId);
+  const unknown = request.scopes.find((scope) => !scopeNames.some((known) => known === scope));
+  if (unknown !== undefined) {
+    const meant = nearest(unknown, scopeNames);
+    throw new AegisError("usage", `there is no scope ${unknown}${meant ? `; did you mean ${meant}?` : ""}`, {
+      hint: `the scopes are: ${scopeNames.join(" ")}`,
+    });
+  }
   const token = newApiToken();
   const tokenId = randomUUID();
   await store.ensureTenant(request.tenantId, at);

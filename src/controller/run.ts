@@ -24,6 +24,7 @@ import { createApp } from "./http/app.ts";
 import { serveHttp } from "./http/serve.ts";
 import { createInventory } from "./inventory.ts";
 import { loadControllerKeys, ownKeyset } from "./keys.ts";
+import { createMetrics } from "./metrics.ts";
 import { databasePath } from "./operator-tokens.ts";
 import { resultLedger } from "./result-ledger.ts";
 import { createRevocations } from "./revocations.ts";
@@ -72,7 +73,9 @@ const housekeepingMs = 10 * 60_000;
 const dayMs = 24 * 60 * 60_000;
 
 export async function startController(options: ControllerOptions): Promise<RunningController> {
-  const { dataDir, clock, log, requireStrict = false, insecureHttp = false } = options;
+  const { dataDir, clock, requireStrict = false, insecureHttp = false } = options;
+  const metrics = createMetrics();
+  const log = metrics.watchLog(options.log);
   const config = await loadControllerConfig(dataDir);
   const endpoint = readEndpoint(config.publicEndpoint);
   const tls = await loadTls(dataDir, ownCertificate(options));
@@ -109,9 +112,14 @@ export async function startController(options: ControllerOptions): Promise<Runni
     await audit.seal().catch((error: unknown) => log.error("audit_not_sealed", { error: AegisError.from(error) }));
 
     const bus = inProcessBus();
-    const sessions = createSessions(bus, time);
+    const sessions = createSessions(bus, time, { onStream: () => metrics.streamOpened(), log });
+    const certificateExpiresAt = Date.parse(new X509Certificate(tls.certPem).validTo);
+    metrics.attach({ store, sessions, certificateExpiresAt, time });
     const ledger = resultLedger({ store, time, log });
-    const doorman = createDoorman({ store, keys, keyset, sessions, ledger, clock, time, log, requireStrict });
+    const doorman = createDoorman({
+      ...{ store, keys, keyset, sessions, ledger, clock, time, log, requireStrict },
+      onHeartbeat: (tenantId) => metrics.heartbeat(tenantId),
+    });
     const enrollment = createEnrollment({
       ...{ store, keys, keyset, pins: tls.pins, publicEndpoint: endpoint.text },
       ...{ challenges: createChallenges(clock), clock, time, log, requireStrict },
@@ -123,8 +131,13 @@ export async function startController(options: ControllerOptions): Promise<Runni
     });
     opened.push(() => rotations.close());
     const targets = createTargets({ store, nodes: sessions });
-    const dispatcher = createDispatcher({ bus, store, keys, controllerId: config.controllerId, clock, time });
-    const fleet = createFleet({ store, nodes: sessions, targets, dispatcher, clock, time, log });
+    const dispatcher = metrics.watchDispatcher(
+      createDispatcher({ bus, store, keys, controllerId: config.controllerId, clock, time }),
+    );
+    const fleet = createFleet({
+      ...{ store, nodes: sessions, targets, dispatcher, clock, time, log },
+      onRun: (outcome, skippedFor) => metrics.runEnded(outcome, skippedFor),
+    });
 
     const inventory = createInventory({ store, sessions, targets, time, log });
     const revocations = createRevocations({ store, sessions, clock, log });
@@ -138,7 +151,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     opened.push(() => grpc.close());
 
     const app = createApp({
-      ...{ store, nodes: sessions, targets, enrollment, fleet, inventory, tenants, clock, time, log },
+      ...{ store, nodes: sessions, targets, enrollment, fleet, inventory, tenants, metrics, clock, time, log },
       hostNames: [endpoint.host, ...certificateNames(tls.certPem)],
       ready: async () => state === "open" && (await store.newestKeyset().catch(() => null)) !== null,
     });

@@ -1,6 +1,7 @@
 /** One live session for each node, removed by what it is and not by its name. */
 import { describe, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
+import { recordedLog } from "../../test/support/recorded-log.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { inProcessBus } from "./bus.ts";
 import type { LiveSession } from "./node-session.ts";
@@ -122,4 +123,19 @@ test("one session is ended, or all, each with its reason", () => {
   sessions.closeAll(GoodbyeReason.GOODBYE_REASON_MAINTENANCE, "bye");
   expect(all.map(({ said }) => said.at(-1)?.detail)).toEqual(["bye", "bye"]);
   expect(sessions.nodeIds()).toHaveLength(2);
+});
+
+test("two hosts with one key that push each other out raise an alarm, a host that reconnects now and then does not", () => {
+  let now = 1_000_000;
+  const log = recordedLog();
+  const sessions = createSessions(inProcessBus(), () => now, { log });
+  for (let at = 0; at < 12; at++) {
+    sessions.add(live("calm").session, 30_000);
+    now += 4 * 60_000;
+  }
+  expect(log.find("node_contended")).toBeUndefined();
+  for (let at = 0; at < 4; at++) sessions.add(live("cloned").session, 30_000);
+  expect(log.find("node_contended")).toBeUndefined();
+  sessions.add(live("cloned").session, 30_000);
+  expect(log.find("node_contended")).toMatchObject({ node_id: "cloned", replacements: 4 });
 });

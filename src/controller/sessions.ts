@@ -1,4 +1,6 @@
 /** Every live session, one for each node: a newer one takes the place of an older, and an ending removes only itself. */
+
+import type { Log } from "../platform/log.ts";
 import { aegis } from "../wire/gen/messages.js";
 import type { Bus } from "./bus.ts";
 import type { LiveNodes } from "./dispatch-types.ts";
@@ -25,7 +27,30 @@ export const defaultHeartbeatMs = 30_000;
 /** A host is unhealthy after this long without a heartbeat, or three of its intervals. */
 const minUnhealthyMs = 90_000;
 
-export function createSessions(bus: Bus, time: () => number): Sessions {
+/** So many replacements in so long mean that two hosts have one key, such as a cloned machine. */
+const contention = { replacements: 3, withinMs: 10 * 60_000 };
+
+export interface SessionEvents {
+  /** A stream was opened; what is returned is called when it is gone. */
+  onStream?: () => () => void;
+  log?: Log;
+}
+
+export function createSessions(bus: Bus, time: () => number, { onStream, log }: SessionEvents = {}): Sessions {
+  const replaced = new Map<string, number[]>();
+
+  /** Two live hosts with one key push each other out for ever: somebody must be told. */
+  function noteReplacement(nodeId: string, tenantId: string): void {
+    const now = time();
+    const times = [...(replaced.get(nodeId) ?? []), now].filter((at) => now - at < contention.withinMs);
+    replaced.set(nodeId, times);
+    if (times.length > contention.replacements)
+      log?.error("node_contended", {
+        ...{ node_id: nodeId, tenant_id: tenantId, replacements: times.length },
+        hint: "two hosts use one key, perhaps a cloned machine: enroll one of them anew",
+      });
+  }
+
   const sessions = new Map<string, { session: LiveSession; heartbeatIntervalMs: number }>();
   return {
     get size() {
@@ -37,8 +62,11 @@ export function createSessions(bus: Bus, time: () => number): Sessions {
       const entry = { session, heartbeatIntervalMs };
       sessions.set(nodeId, entry);
       const stopServing = bus.serve(nodeId, (call, signal) => session.call(call, signal));
+      const gone = onStream?.();
+      if (older) noteReplacement(nodeId, session.live.tenantId);
       older?.goodbye(GoodbyeReason.GOODBYE_REASON_REPLACED, "a newer stream of this node took over");
       return () => {
+        gone?.();
         stopServing();
         if (sessions.get(nodeId) === entry) sessions.delete(nodeId);
       };

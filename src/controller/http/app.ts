@@ -8,13 +8,14 @@ import type { Log } from "../../platform/log.ts";
 import { version } from "../../version.ts";
 import { isLoopback } from "../endpoint.ts";
 import { isoTime } from "../host-view.ts";
+import type { Metrics } from "../metrics.ts";
 import { auditRoutes } from "./audit.ts";
-import { type Authenticator, createAuthenticator } from "./auth.ts";
+import { type Authenticated, type Authenticator, createAuthenticator, requireScope } from "./auth.ts";
 import { type FleetRoutes, fleetRoutes } from "./fleet.ts";
 import { type GroupRoutes, groupRoutes } from "./groups.ts";
 import { type HostRoutes, hostRoutes } from "./hosts.ts";
 import { TryLater } from "./rate-limit.ts";
-import type { HttpEnv } from "./request.ts";
+import type { HttpContext, HttpEnv } from "./request.ts";
 import { route } from "./route.ts";
 import { type TenantRoutes, tenantRoutes } from "./tenants.ts";
 import { type TokenRoutes, tokenRoutes } from "./tokens.ts";
@@ -26,6 +27,7 @@ export interface AppOptions extends FleetRoutes, GroupRoutes, HostRoutes, Tenant
   /** Whether requests can be served: the database answers, hosts can connect, nothing is closing. */
   ready(): Promise<boolean>;
   authenticator?: Authenticator;
+  metrics?: Pick<Metrics, "text" | "contentType">;
 }
 
 export type App = Hono<HttpEnv>;
@@ -54,6 +56,26 @@ export function createApp(options: AppOptions): App {
     await next();
   });
 
+  async function identify(c: HttpContext): Promise<Authenticated> {
+    try {
+      return await authenticator.authenticate(c.req.header("authorization"));
+    } catch (thrown) {
+      const { code, message } = AegisError.from(thrown);
+      const from = c.env?.remoteAddress;
+      if (code === "unauthenticated") log.warn("api_refused", { reason: message, address: from, path: c.req.path });
+      throw thrown;
+    }
+  }
+
+  // Whoever is on this machine may look, and from elsewhere an administrator, who sees their own tenant.
+  app.get("/metrics", async (c) => {
+    const { metrics } = options;
+    if (!metrics) return c.notFound();
+    const local = isLocal(c);
+    const tenantId = local ? undefined : requireScope(await identify(c), "aegis.admin").tenantId;
+    return c.body(await metrics.text(tenantId), 200, { "content-type": metrics.contentType });
+  });
+
   app.get("/healthz", (c) => c.json({ status: "ok" }));
   app.get("/readyz", async (c) => {
     const isReady = await ready();
@@ -64,7 +86,7 @@ export function createApp(options: AppOptions): App {
   app.get("/docs", (c) => c.html(apiPage({ version })));
 
   app.use("/v1/*", async (c, next) => {
-    c.set("principal", await authenticator.authenticate(c.req.header("authorization")));
+    c.set("principal", await identify(c));
     c.header("cache-control", "no-store");
     await next();
   });
@@ -108,6 +130,13 @@ export function createApp(options: AppOptions): App {
     );
   });
   return app;
+}
+
+/** From a process on this machine, and not through a proxy on it. */
+function isLocal(c: HttpContext): boolean {
+  const address = c.env?.remoteAddress?.replace(/^::ffff:/, "");
+  const forwarded = ["forwarded", "x-forwarded-for", "x-real-ip", "via"].some((name) => c.req.header(name));
+  return address !== undefined && isLoopback(address) && !forwarded;
 }
 
 export function errorResponse(error: AegisError): Response {

@@ -8,6 +8,8 @@ import type { Authenticated } from "./auth.ts";
 
 /** What the middleware leaves for handlers. */
 export interface HttpEnv {
+  /** What the server knows of a request beside itself. */
+  Bindings: { remoteAddress?: string };
   Variables: { principal: Authenticated; requestId: string };
 }
 

@@ -32,7 +32,10 @@ export function serveHttp({ app, host, port, tls }: ServeOptions): HttpServer {
       port,
       idleTimeout: idleSecs,
       maxRequestBodySize: serverBodyBytes,
-      fetch: (request) => app.fetch(request),
+      fetch(request, self) {
+        const remoteAddress = self.requestIP(request)?.address;
+        return app.fetch(request, remoteAddress === undefined ? {} : { remoteAddress });
+      },
       // What the application itself cannot answer must not show its insides.
       error: () =>
         Response.json({ error: { code: "internal", message: "this controller could not answer" } }, { status: 500 }),
