@@ -83,7 +83,7 @@ onLinux("a working directory is judged as where it really is", async () => {
   expect(await verdict("build", { command: "date", cwd: join(home, "work") })).toBe("allowed");
   expect(await verdict("build", { command: "date", cwd: `${home}/work/` })).toBe("allowed");
   expect(await verdict("build", { command: "date", cwd: join(home, "work", "out") })).toMatch(/does not hold "\/etc"/);
-  expect(await verdict("build", { command: "date", cwd: `${home}/work/..` })).toMatch(/path_allowlist does not hold/);
+  expect(await verdict("build", { command: "date", cwd: `${home}/work/..` })).toMatch(/cannot be used: it holds \.\./);
   expect(await verdict("build", { command: "date", cwd: join(home, "work", "state") })).toMatch(/is protected/);
   expect(await verdict("build", { command: "date", cwd: "work" })).toMatch(/not absolute/);
   expect(await verdict("default", { command: "date", cwd: join(home, "work") })).toMatch(
