@@ -1,6 +1,16 @@
 /** Enrollment between a real host directory and a real controller: what is written, when, and what every failure says. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { chmodSync, existsSync, mkdirSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { type PlanEntry, planEnrollment, resolveConflicts } from "../src/daemon/enroll.ts";
 import { grpcLink } from "../src/daemon/grpc-link.ts";
@@ -483,6 +493,28 @@ describe("a host that is enrolled already", () => {
     const moved = await host.enroll(await other.issue(), { conflicts: "force" });
     expect(host.text("aegis-config.yaml")).toContain(`localhost:${other.port}`);
     expect(moved.nodeId).not.toBe(nodeId);
+  });
+
+  test("does not fall back to sessions that are not strict, unless it is replaced with a token bound to it", async () => {
+    const compat = (change = {}) => controller.issue({ compat: true, forNode: nodeId, ...change });
+    const kept = await failure(host.enroll(await compat(), { conflicts: "keep" }));
+    expect(kept.message).toContain("its sessions are strict, and the token is for sessions that are not");
+    expect(await host.enroll(await compat(), { conflicts: "force" })).toMatchObject({ nodeId });
+    expect(existsSync(host.file("controller.keys"))).toBe(false);
+    expect(host.text("aegis-config.yaml")).toContain("seal: compat");
+  });
+
+  test("whose daemon runs is told to restart it", async () => {
+    const daemon = await host.run();
+    const plan = await planEnrollment(host.input(await controller.issue(), { conflicts: "force" }));
+    expect(plan.notes.join()).toContain(`a daemon (process ${process.pid}) runs here`);
+    await daemon.stop();
+  });
+
+  needs("root")("that belongs to another user is left to that user", async () => {
+    chownSync(host.stateDir, 4711, 4711);
+    const error = await failure(host.enroll(await controller.issue(), { conflicts: "force" }));
+    expect(error.message).toContain(`${host.stateDir} belongs to user 4711`);
   });
 
   test("is asked about each conflict, and an abort changes nothing", async () => {

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringifyYAML } from "confbox/yaml";
@@ -264,4 +264,13 @@ test("nothing behind a restriction of a policy is a mistake, not the absence of 
   expect(await refused()).toContain(
     "spec.security_contexts[0].capabilities[0].args_allowlist: expected a list, found null",
   );
+});
+
+test("settings that others can change are said to be, wherever they lie", async () => {
+  const elsewhere = join(home, "edge.yaml");
+  write(document(), elsewhere);
+  chmodSync(elsewhere, 0o664);
+  expect((await load(elsewhere)).warnings).toEqual([`${elsewhere} can be changed by others: chmod go-w ${elsewhere}`]);
+  chmodSync(elsewhere, 0o644);
+  expect((await load(elsewhere)).warnings).toEqual([]);
 });

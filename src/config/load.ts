@@ -1,6 +1,6 @@
 /** Reads the edge's settings from their files, all of them, and says everything that is wrong with them at once. */
 import { X509Certificate } from "node:crypto";
-import { access } from "node:fs/promises";
+import { access, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { AegisError } from "../errors.ts";
@@ -45,11 +45,28 @@ export async function loadEdgeConfig(o: LoadOptions): Promise<{ config: EdgeConf
   const written = (document.spec as { security_contexts?: unknown }).security_contexts;
   const contextsAt = where(["spec", "security_contexts"]);
   const warnings = [
+    ...(await openFiles(layers)),
     ...judged.warnings,
     ...securityContextWarnings(judged.document.spec.security_contexts, written, contextsAt),
   ];
   const config = edgeConfig(judged.document, { ...files, ...o, configPath, hostname: hostname(), seal });
   return { config: deepFrozen(config), warnings };
+}
+
+/** Whoever can write the settings decides what runs here. */
+async function openFiles(layers: readonly Layer[]): Promise<string[]> {
+  const self = process.geteuid?.();
+  if (self === undefined) return [];
+  const found = await Promise.all(layers.map(async ({ file }) => ({ file, ...(await ownerOf(file)) })));
+  return found.flatMap(({ file, uid, mode }) => [
+    ...(uid === self || uid === 0 ? [] : [`${file} belongs to user ${uid}, who thereby decides what runs here`]),
+    ...((mode & 0o022) === 0 ? [] : [`${file} can be changed by others: chmod go-w ${file}`]),
+  ]);
+}
+
+async function ownerOf(file: string): Promise<{ uid: number; mode: number }> {
+  const { uid, mode } = await stat(file);
+  return { uid, mode };
 }
 
 /** What cannot be read at all is said with what to do about it. */

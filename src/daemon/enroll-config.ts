@@ -158,6 +158,8 @@ export interface Present {
   endpoint: string | null;
   tenantId: string | null;
   sealRoot: string | null;
+  seal: string | null;
+  serverName: string | null;
   keyPath: string | null;
   tokenPath: string | null;
   httpsProxy: string | null;
@@ -179,6 +181,8 @@ export function presentIn(path: string, text: string): Present {
     endpoint: at(...cluster, "controller", "endpoint"),
     tenantId: at(...cluster, "edge", "tenant_id"),
     sealRoot: at(...cluster, "edge", "seal_root"),
+    seal: at(...cluster, "edge", "seal"),
+    serverName: at(...cluster, "controller", "tls", "server_name"),
     keyPath: at(...cluster, "node_keypair_path"),
     tokenPath: at(...cluster, "edge", "node_security_token_path"),
     httpsProxy: at(...cluster, "edge", "proxy", "https_proxy"),

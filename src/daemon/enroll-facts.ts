@@ -5,7 +5,7 @@ import type { TrustedKeyset } from "../envelope/keyset.ts";
 import { importSigningKey, type SigningKey } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
 import { loadControllerKeys } from "../identity/controller-keys.ts";
-import { type StatePaths, statePaths } from "../identity/state-dir.ts";
+import { requireOwn, type StatePaths, statePaths } from "../identity/state-dir.ts";
 import { resolveFrom } from "../platform/paths.ts";
 import { parseYaml, readTextFile } from "../platform/yaml-file.ts";
 import { type Present, presentIn } from "./enroll-config.ts";
@@ -37,6 +37,7 @@ export async function gatherFacts(stateDir: string, configPath: string | undefin
     throw new AegisError("bootstrap_conflict", `${stateDir} exists and is not a directory`, {
       hint: `move it away: mv ${stateDir} ${stateDir}.old`,
     });
+  if (directory === "directory") await requireOwn(stateDir);
   const config = await readConfig(file);
   const present = config.kind === "present" ? config.value.present : null;
   const from = (path: string | null | undefined, usual: string) =>

@@ -6,9 +6,11 @@ import { AegisError } from "../errors.ts";
 import { finishCommit } from "../identity/commit-files.ts";
 import { aegisHome, type Environment, resolveFrom } from "../platform/paths.ts";
 import { type Choices, type Connection, freshConfig, mergedConfig, requireValid } from "./enroll-config.ts";
+import { type PlanEntry, planEntries, type Settled, type Settlement } from "./enroll-entries.ts";
 import { EnrollError } from "./enroll-error.ts";
 import { type Facts, gatherFacts } from "./enroll-facts.ts";
 import { type PastedToken, readEnrollmentToken } from "./enroll-token.ts";
+import { lockHolder } from "./lock.ts";
 
 export interface EnrollInput {
   token: string;
@@ -26,18 +28,6 @@ export interface EnrollInput {
   env: Environment;
   home: string;
 }
-
-export type PlanAction = "create" | "reuse" | "overwrite" | "merge" | "remove" | "conflict";
-
-export interface PlanEntry {
-  what: "directory" | "settings" | "key" | "controller keys" | "node token" | "enrollment token";
-  path: string;
-  action: PlanAction;
-  why: string;
-}
-
-/** How a conflict may be settled: by keeping what is there, or by replacing it. */
-export type Settlement = "keep" | "overwrite";
 
 export interface EnrollmentPlan {
   /** `https://HOST:PORT`. */
@@ -69,11 +59,10 @@ export interface PlanWork {
   choices: Choices;
   settled: Settled;
   keepsKey: boolean;
+  merges: boolean;
   /** What to write as settings, once the connection's TLS is known; null = the file stays as it is. */
   settings(connection: Pick<Connection, "pins" | "caPem">): string | null;
 }
-
-type Settled = Readonly<Partial<Record<"key" | "settings", Settlement>>>;
 
 /** Reads, and changes nothing, unless a crash left an enrollment half in its place: that one is ended first. */
 export async function planEnrollment(input: EnrollInput): Promise<EnrollmentPlan> {
@@ -83,9 +72,13 @@ export async function planEnrollment(input: EnrollInput): Promise<EnrollmentPlan
     const facts = await gatherFacts(input.stateDir, input.configPath, input.home);
     const { labels, fullAccess, minimal } = input;
     const choices = { labels, fullAccess, minimal, folders: await folders(input) };
+    const running = await lockHolder(input.stateDir);
     const all = { force: "overwrite", keep: "keep" } as const;
     const settlement = input.conflicts === "force" || input.conflicts === "keep" ? all[input.conflicts] : null;
-    return build(token, facts, input, choices, settlement ? { key: settlement, settings: settlement } : {});
+    const plan = build(token, facts, input, choices, settlement ? { key: settlement, settings: settlement } : {});
+    if (!running) return plan;
+    const note = `a daemon (process ${running.pid}) runs here as the host that this was: restart it afterwards`;
+    return { ...plan, notes: [...plan.notes, note] };
   } catch (error) {
     throw error instanceof EnrollError ? error : new EnrollError("plan", AegisError.from(error));
   }
@@ -139,7 +132,7 @@ function build(
   const merges = facts.config.kind === "present" && settings !== "overwrite";
   const identity = identify(token, facts, { keepsKey, replaces: key === "overwrite" }, notes);
   const hostName = input.name ?? ((merges && present?.name) || claims.sub || input.hostname);
-  const seal = claims.crk === undefined ? "compat" : (claims.seal ?? "strict");
+  const seal = sealOf(claims);
   if (seal === "compat")
     notes.push("sessions will not be strict: what passes is believed to be the controller's as far as TLS proves it");
   if (!claims.pin)
@@ -158,23 +151,7 @@ function build(
     const all = { ...connection, ...trust };
     return merges ? mergedConfig(facts.configPath, written, all, choices) : freshConfig(all, choices);
   };
-  const entries = [
-    directoryEntry(facts),
-    settingsEntry(facts, settings, differs),
-    keyEntry(facts, key),
-    ...controllerKeysEntry(facts, seal),
-    { what: "node token", path: facts.tokenPath, ...replaced(facts.token) },
-    ...(facts.enrollmentJwt
-      ? [
-          {
-            what: "enrollment token",
-            path: facts.paths.enrollmentJwt,
-            action: "remove",
-            why: "it is of no use any more",
-          },
-        ]
-      : []),
-  ] as PlanEntry[];
+  const entries = planEntries(facts, seal, settled, differs);
   const settledAll = entries.every(({ action }) => action !== "conflict");
   // A file that would not be valid must be known before a token is spent.
   if (settledAll) requireValid(facts.configPath, render({ pins: claims.pin ?? [], caPem: null }) ?? written);
@@ -199,9 +176,13 @@ function build(
     entries,
     notes,
     complete,
-    work: { token, facts, input, choices, settled, keepsKey, settings: render },
+    work: { token, facts, input, choices, settled, keepsKey, merges, settings: render },
   };
 }
+
+/** An issuer that names no root can prove nothing, so its sessions cannot be strict. */
+const sealOf = ({ crk, seal = "strict" }: PastedToken["claims"]): "strict" | "compat" =>
+  crk === undefined ? "compat" : seal;
 
 /** The key id as people compare it. */
 const fingerprintOf = (crk: string): string =>
@@ -210,12 +191,14 @@ const fingerprintOf = (crk: string): string =>
 /** In words, how the settings here belong to another controller than the token; null when they do not. */
 function otherController({ claims, host, port, scheme }: PastedToken, { config }: Facts): string | null {
   if (config.kind !== "present") return null;
-  const { endpoint, tenantId, sealRoot, nodeId } = config.value.present;
+  const { endpoint, tenantId, sealRoot, nodeId, seal } = config.value.present;
   const wanted = `${scheme}://${host.includes(":") ? `[${host}]` : host}:${port}`;
   if (tenantId !== null && tenantId !== claims.tid)
     return `it belongs to tenant ${tenantId}, the token to ${claims.tid}`;
   if (sealRoot !== null && claims.crk !== undefined && sealRoot !== claims.crk)
     return `it trusts another root key (${fingerprintOf(sealRoot)})`;
+  if (seal === "strict" && sealOf(claims) === "compat")
+    return "its sessions are strict, and the token is for sessions that are not";
   if (nodeId !== null && claims.nid !== undefined && nodeId !== claims.nid)
     return `it is host ${nodeId}, and the token is bound to ${claims.nid}`;
   if (endpoint !== null && sealRoot === null && normal(endpoint) !== wanted)
@@ -261,46 +244,6 @@ function identify(
       `this becomes a new host with a node id of its own, because the token is not bound to ${before}; that one stays known as disconnected until it is revoked: aegis edge keys revoke-remote ${before}`,
     );
   return { nodeId: randomUUID(), nodeIdIs: "new" };
-}
-
-const replaced = (exists: boolean) =>
-  exists
-    ? ({ action: "overwrite", why: "it is replaced by what the controller answers" } as const)
-    : ({ action: "create", why: "it comes from the controller" } as const);
-
-function controllerKeysEntry({ paths, controllerKeys }: Facts, seal: "strict" | "compat"): PlanEntry[] {
-  const entry = { what: "controller keys", path: paths.controllerKeys } as const;
-  if (seal === "strict") return [{ ...entry, ...replaced(controllerKeys) }];
-  return controllerKeys ? [{ ...entry, action: "remove", why: "sessions that are not strict believe no keys" }] : [];
-}
-
-const directoryEntry = ({ paths, directory }: Facts): PlanEntry => ({
-  what: "directory",
-  path: paths.dir,
-  ...(directory
-    ? { action: "reuse", why: "it exists" }
-    : { action: "create", why: "this host's state, closed to everybody else" }),
-});
-
-function keyEntry({ key, keyPath }: Facts, settlement: Settlement | undefined): PlanEntry {
-  const entry = (action: PlanAction, why: string): PlanEntry => ({ what: "key", path: keyPath, action, why });
-  if (key.kind === "absent") return entry("create", "this host's own key; it never leaves the host");
-  if (settlement === "overwrite") return entry("overwrite", "a new key is drawn; the old one goes to archive/");
-  if (settlement === "keep") return entry("reuse", "it is a valid key");
-  return entry("conflict", key.kind === "damaged" ? `it is damaged (${key.why})` : "this host has a key");
-}
-
-function settingsEntry(
-  { config, configPath }: Facts,
-  settlement: Settlement | undefined,
-  differs: string | null,
-): PlanEntry {
-  const entry = (action: PlanAction, why: string): PlanEntry => ({ what: "settings", path: configPath, action, why });
-  if (config.kind === "absent") return entry("create", "connection and default policy");
-  if (settlement === "overwrite") return entry("overwrite", "fresh settings; the old ones are kept as .bak");
-  if (config.kind === "damaged") return entry("conflict", `they are damaged (${config.why})`);
-  if (differs) return entry("conflict", differs);
-  return entry("merge", "your values stay, the connection is set; the old file is kept as .bak");
 }
 
 /** Absolute, existing, without symbolic links: what a policy can be about. */

@@ -42,6 +42,12 @@ test("an endpoint is read as the other implementation writes it too", () => {
   expect(why(token({ cep: "not an endpoint" }))).toContain('no usable controller endpoint: "not an endpoint"');
 });
 
+test("strict without a root to prove it is refused, and never taken for less", () => {
+  expect(why(token({ seal: "strict" }))).toContain("names no root key that could prove them");
+  expect(why(token({ seal: "strict", crk: "A".repeat(43) }))).toBe("accepted");
+  expect(why(token())).toBe("accepted");
+});
+
 test("what is wrong with a token is said as closely as it can be told", () => {
   expect(why("")).toContain("it is empty");
   expect(why("x".repeat(maxTokenChars + 1))).toContain(`a token has at most ${maxTokenChars}`);

@@ -27,6 +27,9 @@ export function readEnrollmentToken(pasted: string): PastedToken {
   if (!claims) throw refuse(...whyNot(text));
   const endpoint = parseEndpoint(claims.cep);
   if (!endpoint) throw refuse(`it names no usable controller endpoint: ${JSON.stringify(claims.cep)}`);
+  // Without the root, strict would be no more than a word.
+  if (claims.seal === "strict" && claims.crk === undefined)
+    throw refuse("it is for strict sessions, and names no root key that could prove them");
   const { host, port, scheme } = endpoint;
   return { text, claims, host, port, scheme };
 }

@@ -20,11 +20,11 @@ import { grpcLink } from "./grpc-link.ts";
 import { type ControllerLink, LinkError } from "./link.ts";
 import { findAnchor } from "./tls-anchor.ts";
 
+export type { PlanEntry } from "./enroll-entries.ts";
 export {
   type Ask,
   type EnrollInput,
   type EnrollmentPlan,
-  type PlanEntry,
   planEnrollment,
   resolveConflicts,
 } from "./enroll-plan.ts";
@@ -71,11 +71,13 @@ export async function enroll(
   const { host, port } = token;
   const secure = token.scheme === "https";
   const proxy = secure ? proxyFor({ host, port }, proxySettings(facts), work.input.env) : null;
-  const server = { host, port, serverName: host, proxy };
+  const present = facts.config.kind === "present" ? facts.config.value.present : null;
+  const serverName = (plan.work.merges && present?.serverName) || host;
+  const server = { host, port, serverName, proxy };
   const pins = claims.pin ?? [];
   const probes = secure && pins.length > 0 && !given;
   const caPem = probes ? await at("connect", () => findAnchor(server, pins, clock)) : null;
-  const tls = secure ? { pins, caPem, serverName: host, clientCertificate: null, proxy } : null;
+  const tls = secure ? { pins, caPem, serverName, clientCertificate: null, proxy } : null;
   const link = given ?? grpcLink({ host, port, tls });
   let admitted: Admitted;
   try {

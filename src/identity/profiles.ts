@@ -134,7 +134,16 @@ async function read(o: ProfilePlace): Promise<Content> {
 async function closeToOthers(path: string): Promise<void> {
   if (process.platform === "win32") return;
   const { mode } = await stat(path);
-  if ((mode & 0o077) !== 0) await chmod(path, PRIVATE_FILE);
+  if ((mode & 0o077) === 0) return;
+  await chmod(path, PRIVATE_FILE).catch((cause: Error) => {
+    throw new AegisError(
+      "config_invalid",
+      `${path} can be read by others, and cannot be closed to them: ${cause.message}`,
+      {
+        cause,
+      },
+    );
+  });
 }
 
 async function write(o: ProfilePlace, content: Content): Promise<string> {

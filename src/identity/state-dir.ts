@@ -102,17 +102,21 @@ async function lookAt(path: string) {
   });
 }
 
+/** Throws when it belongs to another user; null when there is no such thing. */
+export async function requireOwn(path: string) {
+  const self = process.geteuid?.();
+  const found = await lookAt(path);
+  if (!found || self === undefined || found.uid === self) return found;
+  throw new AegisError("config_invalid", `${path} belongs to user ${found.uid}, and this program runs as ${self}`, {
+    hint: `run it as that user, or take it over: sudo chown -R ${self} ${quoted(path)}`,
+  });
+}
+
 /** Windows keeps access in lists that are set once, when the directory is made; there is no owner to compare. */
 async function closed(path: string, allowed: number): Promise<string[]> {
-  const self = process.geteuid?.();
-  if (self === undefined) return [];
-  const found = await lookAt(path);
+  if (process.geteuid === undefined) return [];
+  const found = await requireOwn(path);
   if (!found) return [];
-  if (found.uid !== self) {
-    throw new AegisError("config_invalid", `${path} belongs to user ${found.uid}, and this program runs as ${self}`, {
-      hint: `run it as that user, or take the file over: sudo chown -R ${self} ${quoted(path)}`,
-    });
-  }
   const mode = found.mode & 0o7777;
   if ((mode & ~allowed) === 0) return [];
   try {
