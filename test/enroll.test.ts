@@ -401,11 +401,14 @@ describe("a host that is enrolled already", () => {
 
   test("becomes another host with --force and a plain token, and is told so", async () => {
     const before = key();
+    writeFileSync(host.file("enrollment.jwt"), "left over");
     const plan = await planEnrollment(host.input(await controller.issue(), { conflicts: "force" }));
     expect(plan.nodeIdIs).toBe("new");
+    expect(actions(plan.entries)).toMatchObject({ "enrollment token": "remove" });
     expect(plan.notes.join()).toContain(nodeId);
     const again = await host.enroll(await controller.issue(), { conflicts: "force" });
     expect(again.nodeId).not.toBe(nodeId);
+    expect(existsSync(host.file("enrollment.jwt"))).toBe(false);
     expect(key()).not.toBe(before);
     const [archived] = [...new Bun.Glob("*.key").scanSync(host.file("archive"))];
     expect(archived).toMatch(/^\d{8}T\d{6}Z\.key$/);
