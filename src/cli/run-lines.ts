@@ -20,7 +20,7 @@ export function linesView(terminal: Pick<Terminal, "data" | "passthrough" | "not
 
   /** Two hosts of one name are told apart by their ids. */
   function nameFor(nodeId: string, name: string): string {
-    const taken = [...hosts.values()].some((host) => host.name === name);
+    const taken = [...hosts].some(([other, host]) => other !== nodeId && host.name === name);
     return printable(taken ? `${name}(${nodeId.slice(0, 8)})` : name);
   }
 

@@ -72,6 +72,7 @@ function controller(events: NewFleetEvent[], afterCancel: NewFleetEvent[] | Erro
       release();
       return { run_id: runId, cancelled: 1, already_terminal: 0 };
     },
+    sign: async (runId: string) => ({ run_id: runId, taken: [] }),
   };
 }
 
@@ -156,6 +157,7 @@ describe("the exit status", () => {
       ...{ runId: "r", outcome, summary: { ...noSummary, ...summary }, results: new Map(), names: new Map() },
       skipped: skipped.map((reason) => ({ node_id: "x", name: "x", reason })),
       refusal: code ? { code, message: "" } : null,
+      doubts: new Map(),
     });
 
   const cases: [string, number, Parameters<typeof exit>][] = [

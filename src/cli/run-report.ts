@@ -3,6 +3,8 @@ import type { ApiClient } from "../api/client.ts";
 import type { CommandResult, FleetEvent, RunOutcome, RunSummary } from "../api/events.ts";
 import type { InvokeRequest, SkippedHost } from "../api/types.ts";
 import { AegisError, errorTable, isErrorCode } from "../errors.ts";
+import type { SignedRun } from "./signed-run.ts";
+import type { Terminal } from "./terminal.ts";
 
 export interface RunReport {
   runId: string;
@@ -15,6 +17,8 @@ export interface RunReport {
   skipped: readonly SkippedHost[];
   /** Why the run was refused as a whole. */
   refusal: { code: string; message: string } | null;
+  /** Node id -> why what is told of that host is not proven. Of signed calls only. */
+  doubts: ReadonlyMap<string, string>;
 }
 
 export interface RunView {
@@ -25,13 +29,15 @@ export interface RunView {
 
 /** When `stop` aborts, the run is cancelled at the controller and followed to its end: hosts then tell what they stopped. */
 export async function followRun(
-  client: Pick<ApiClient, "invoke" | "cancel">,
+  client: Pick<ApiClient, "invoke" | "cancel" | "sign">,
   request: InvokeRequest,
   view: RunView,
   stop: AbortSignal,
+  signed: SignedRun | null = null,
 ): Promise<RunReport> {
   const results = new Map<string, CommandResult>();
   const names = new Map<string, string>();
+  const doubts = new Map<string, string>();
   let started: { runId: string; skipped: readonly SkippedHost[] } | null = null;
   let refusal: RunReport["refusal"] = null;
   let cancelling: Promise<unknown> | null = null;
@@ -45,6 +51,10 @@ export async function followRun(
     // Awaited below; until then a failure must not count as nobody's.
     cancelling.catch(() => {});
   };
+  const doubt = (result: CommandResult) => {
+    const why = signed?.judge(result);
+    if (why) doubts.set(result.node_id, why);
+  };
   stop.addEventListener("abort", cancel, { once: true });
   try {
     for await (const event of client.invoke(request, { signal: hardStop.signal })) {
@@ -57,15 +67,27 @@ export async function followRun(
         case "node_started":
           names.set(event.data.node_id, event.data.name);
           break;
+        case "command_progress":
+          signed?.shown(event.data);
+          break;
+        case "signature_needed": {
+          const { node_id: nodeId } = event.data;
+          const answer = signed?.again(event.data) ?? { kind: "declined", why: "nothing was signed in this run" };
+          if (answer.kind === "declined") doubts.set(nodeId, answer.why);
+          const proof = answer.kind === "signed" ? answer.proof : "";
+          if (started) await client.sign(started.runId, { operator_proofs: { [nodeId]: proof } });
+          break;
+        }
         case "command_result":
           results.set(event.data.node_id, event.data);
+          doubt(event.data);
           break;
         case "error":
           refusal = event.data;
           break;
         case "fleet_result": {
           const { run_id: runId, outcome, summary } = event.data;
-          return { runId, outcome, summary, results, names, refusal, skipped: started?.skipped ?? [] };
+          return { runId, outcome, summary, results, names, refusal, doubts, skipped: started?.skipped ?? [] };
         }
       }
     }
@@ -80,13 +102,14 @@ export async function followRun(
 /** Reasons for leaving a host out that say that it could not be reached. */
 const unreachable = new Set<SkippedHost["reason"]>(["disconnected", "unhealthy", "draining", "revoked"]);
 
-/** A failed host is never 0, nor is a run in which nothing ran. */
-export function exitOf({ outcome, summary, refusal, skipped }: RunReport): number {
+/** A failed host is never 0, nor is a run in which nothing ran, nor one of which something is not proven that should be. */
+export function exitOf({ outcome, summary, refusal, skipped, results, doubts }: RunReport): number {
   const { ok, err, timed_out, edge_disconnected } = summary;
   if (outcome === "cancelled") return errorTable.cancelled.exit;
   if (refusal) return isErrorCode(refusal.code) ? errorTable[refusal.code].exit : errorTable.internal.exit;
   if (timed_out > 0 && err + edge_disconnected === 0) return errorTable.deadline_exceeded.exit;
   if (outcome !== "complete" || err + edge_disconnected + timed_out > 0) return errorTable.fleet_failed.exit;
+  if (doubts.size > 0 || [...results.values()].some((result) => !result.ok)) return errorTable.fleet_failed.exit;
   if (ok > 0) return 0;
   const isThere = skipped.length > 0 && skipped.every(({ reason }) => !unreachable.has(reason));
   return isThere ? errorTable.fleet_failed.exit : errorTable.edge_unavailable.exit;
@@ -114,6 +137,13 @@ export function summaryWords(summary: RunSummary): string {
   ];
   const parts = words.filter(([key]) => key === "ok" || summary[key] > 0);
   return parts.map(([key, word]) => `${summary[key]} ${word}`).join(", ");
+}
+
+/** Says what of a signed run is not proven, and what to do where a host wanted a signature and got none. */
+export function tellDoubts({ doubts, names, results }: RunReport, terminal: Pick<Terminal, "warn" | "note">): void {
+  for (const [nodeId, why] of doubts) terminal.warn(`${names.get(nodeId) ?? nodeId}: ${why}`);
+  const wanting = [...results.values()].some((result) => result.error_kind === "operator_signature_required");
+  if (wanting) terminal.note("to sign calls: aegis operator key create; the host's owner then adds the key it shows");
 }
 
 /** `1 host`, `3 hosts`. */

@@ -59,6 +59,12 @@ export const tree = group("aegis runs commands on machines you own, under a poli
       show: leaf("one run, and how each host fared", () => import("./edge/fleet-show.ts")),
     }),
   }),
+  operator: group("What an operator has, wherever the controller is.", {
+    key: group("The key by which hosts know an operator.", {
+      create: leaf("make a key to sign calls with", () => import("./operator/key-create.ts")),
+      show: leaf("the public half of the key", () => import("./operator/key-show.ts")),
+    }),
+  }),
   daemon: leaf("the same as edge run", edgeRun),
   login: leaf("remember a controller and the token for it", () => import("./login.ts")),
   logout: leaf("forget the current controller and its token", () => import("./logout.ts")),

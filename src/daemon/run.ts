@@ -5,9 +5,11 @@ import type { EdgeConfig } from "../config/edge.ts";
 import { loadEdgeConfig } from "../config/load.ts";
 import type { TrustedKeyset } from "../envelope/keyset.ts";
 import { everyContext } from "../envelope/operator.ts";
+import { fingerprint } from "../envelope/public-key.ts";
 import { userVerifier } from "../envelope/user.ts";
 import { AegisError } from "../errors.ts";
 import { finishCommit } from "../identity/commit-files.ts";
+import { knownNodeLine } from "../identity/known-nodes.ts";
 import { openSecrets } from "../identity/secrets.ts";
 import { checkStateDir } from "../identity/state-dir.ts";
 import type { Clock } from "../platform/clock.ts";
@@ -26,6 +28,7 @@ import type { Host } from "./invoke.ts";
 import type { ControllerLink } from "./link.ts";
 import { acquireLock } from "./lock.ts";
 import { operatorChallenges } from "./operator-challenges.ts";
+import { operatorOnly } from "./operator-only.ts";
 import { createOperators } from "./operators.ts";
 import { createOutbox } from "./outbox.ts";
 import { isPaused } from "./pause.ts";
@@ -147,6 +150,9 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
       ...{ nodeId, tenantId, seal, version, state: "connecting", controller: config.controller.url },
       ...{ pid: process.pid, started: (await processStart(process.pid)) ?? "unknown" },
       ...{ connectedSince: null, lastError: null, retryAt: null, identity: tools.identity },
+      operatorOnly: operatorOnly(config, tools.registry.list()),
+      ...{ knownNode: knownNodeLine({ nodeId, key: nodeKey, tenant: tenantId, name: config.name }) },
+      keyFingerprint: fingerprint(nodeKey),
       ...{ paused: isPaused(stateDir), draining: false, activeCalls: 0, queuedCalls: 0, at: iso(clock.now()) },
     },
     () => iso(clock.now()),

@@ -19,6 +19,7 @@ const report = async (change: Partial<StatusReport> = {}): Promise<StatusReport>
   ...{ nodeId: "n", tenantId: "acme", controller: "https://c.example:50056", version: "1", at: "then" },
   ...{ connectedSince: "then", lastError: null, retryAt: null, identity: { protected: true, detail: [] } },
   ...{ paused: false, draining: false, activeCalls: 0, queuedCalls: 0 },
+  ...{ operatorOnly: { holds: true }, knownNode: "n ed25519:k acme web-1", keyFingerprint: "SHA256:k" },
   ...change,
 });
 const file = () => join(dir, "run", "status.json");

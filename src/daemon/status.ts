@@ -18,6 +18,14 @@ const schema = z.object({
   retryAt: z.string().nullable(),
   /** Whether tools can read this daemon's identity, and why or what stays open. */
   identity: z.object({ protected: z.boolean(), detail: z.array(z.string()) }),
+  /** Whether nothing can execute or write here without an operator's signature; else a context and a tool that can. */
+  operatorOnly: z.union([
+    z.object({ holds: z.literal(true) }),
+    z.object({ holds: z.literal(false), context: z.string(), tool: z.string() }),
+  ]),
+  /** This host as a line of an operator's known_nodes, and its key as people compare it. */
+  knownNode: z.string(),
+  keyFingerprint: z.string(),
   paused: z.boolean(),
   draining: z.boolean(),
   activeCalls: z.number().int(),

@@ -10,8 +10,9 @@ import { connectForRun } from "../connection.ts";
 import { duration, pairs } from "../options.ts";
 import { bareView } from "../run-bare.ts";
 import { linesView } from "../run-lines.ts";
-import { exitOf, followRun, inWords, type RunReport } from "../run-report.ts";
+import { exitOf, followRun, inWords, type RunReport, tellDoubts } from "../run-report.ts";
 import { readBounded } from "../secret-input.ts";
+import { prepareSigning } from "../signing.ts";
 import type { Terminal } from "../terminal.ts";
 import { contextFlag } from "./fleet-flags.ts";
 
@@ -64,8 +65,10 @@ terminal on the other side. Ctrl-C cancels there.`,
       };
       const single = typeof request.target === "object" && "Node" in request.target;
       const client = await connectForRun(given);
+      const signing = await prepareSigning(client, request, given, false);
       const view = single ? bareView(terminal) : linesView(terminal);
-      const report = await followRun(client, request, view, stop);
+      const report = await followRun(client, signing?.request ?? request, view, stop, signing?.run);
+      tellDoubts(report, terminal);
       return single ? endSingle(report, terminal, stop) : exitOf(report);
     } catch (thrown) {
       terminal.fail(AegisError.from(thrown));
@@ -98,7 +101,8 @@ function endSingle(report: RunReport, terminal: Terminal, stop: AbortSignal): nu
     terminal.fail(new AegisError("edge_unavailable", why, { hint: "aegis edge ls" }));
     return ourFailure;
   }
-  return endOf(result, terminal);
+  const status = endOf(result, terminal);
+  return report.doubts.size > 0 ? ourFailure : status;
 }
 
 function endOf(result: CommandResult, terminal: Terminal): number {

@@ -10,14 +10,16 @@ import { outputFlag, outputFormat } from "../options.ts";
 import { gridView } from "../run-grid.ts";
 import { linesView } from "../run-lines.ts";
 import { recordsView } from "../run-records.ts";
-import { exitOf, followRun, hostsInWords, type RunView } from "../run-report.ts";
+import { exitOf, followRun, hostsInWords, type RunView, tellDoubts } from "../run-report.ts";
+import { prepareSigning } from "../signing.ts";
 import type { Terminal } from "../terminal.ts";
 import { fleetRunFlags, invokeRequest } from "./fleet-flags.ts";
 
 export default command({
   example: "aegis edge fleet run --target all --tool cmd.run --arg command=uptime --yes",
   details: `Ends with 0 when every host that was asked succeeded, 6 when one failed or the run was halted, 7 when it was
-cancelled, 8 when hosts only ran out of time, 9 below --require-min, 5 when no host could be reached. Ctrl-C cancels.`,
+cancelled, 8 when hosts only ran out of time, 9 below --require-min, 5 when no host could be reached. Ctrl-C cancels.
+Hosts that run only what an operator has signed get your signature, if you have a key: aegis operator key create.`,
   args: {
     ...fleetRunFlags,
     yes: { type: "boolean", alias: "y", description: "do not ask first; needed where nobody can be asked" },
@@ -28,9 +30,11 @@ cancelled, 8 when hosts only ran out of time, 9 below --require-min, 5 when no h
     const request = invokeRequest(args, every("arg"));
     const format = outputFormat(args.output, env);
     const client = await connectForRun(given);
-    if (!args.yes) await askFirst(client, request, given);
+    const signing = await prepareSigning(client, request, given, args.yes);
+    if (!args.yes && !signing) await askFirst(client, request, given);
     const view = format !== "table" ? recordsView(terminal, format) : viewFor(terminal);
-    const report = await followRun(client, request, view, stop);
+    const report = await followRun(client, signing?.request ?? request, view, stop, signing?.run);
+    tellDoubts(report, terminal);
     const status = exitOf(report);
     if (report.outcome === "complete" && report.results.size === 0)
       terminal.fail(

@@ -34,6 +34,9 @@ const record = ({ alive, ...status }: DaemonStatus) => ({
   retry_at: alive ? status.retryAt : null,
   last_error: status.lastError,
   identity: status.identity,
+  operator_only: status.operatorOnly,
+  key_fingerprint: status.keyFingerprint,
+  known_node: status.knownNode,
   paused: status.paused,
   draining: alive && status.draining,
   active_calls: alive ? status.activeCalls : 0,
@@ -44,7 +47,7 @@ const record = ({ alive, ...status }: DaemonStatus) => ({
 });
 
 function text(status: ReturnType<typeof record>): string {
-  const { identity } = status;
+  const { identity, operator_only: only } = status;
   const marks = [status.paused && "paused", status.draining && "draining"].filter(Boolean);
   return facts([
     ["state", [status.state, ...marks].join(", ")],
@@ -57,6 +60,8 @@ function text(status: ReturnType<typeof record>): string {
     ["last error", status.last_error ?? ""],
     ["calls", `${status.active_calls} running, ${status.queued_calls} waiting`],
     ["identity", [identity.protected ? "protected" : "readable by tools", ...identity.detail].join("; ")],
+    ["key", status.key_fingerprint],
+    ["operator-only", only.holds ? "yes" : `no (context ${only.context} allows ${only.tool})`],
     ["version", status.version],
     ["as of", status.at],
   ]);
