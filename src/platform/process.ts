@@ -147,15 +147,15 @@ export function systemProcesses({ clock, launcher, makePipe }: ProcessesOptions)
       return findAll(root);
     }
 
-    /** With a launcher this is its work: it hears the first SIGTERM, and we step in only when it does not end. */
+    /** With a launcher this is its work: it hears SIGTERM, and we only look whether it was done. */
     async function end(): Promise<Found[]> {
       if (!launcher) return endAll(stopGraceMs);
       signalAll([{ pid: child.pid, command: "" }], "SIGTERM");
       const timer = new AbortController();
       const waited = clock.sleep(stopGraceMs + killWaitMs * 2, timer.signal);
-      const gone = await Promise.race([exit.promise.then(() => true), waited]);
+      await Promise.race([exit.promise, waited]);
       timer.abort();
-      return gone ? [] : endAll(0);
+      return endAll(0);
     }
 
     const asked = Promise.withResolvers<Found[]>();
@@ -165,7 +165,12 @@ export function systemProcesses({ clock, launcher, makePipe }: ProcessesOptions)
     };
 
     async function waitForEnd(): Promise<ProcessEnd> {
-      const how = await Promise.race([exit.promise, asked.promise.then(() => killed)]);
+      // Whoever is gone may be gone from the process table a moment before we are told how.
+      const told = new AbortController();
+      const toldOrKilled = (gone: boolean) =>
+        gone ? Promise.race([exit.promise, clock.sleep(killWaitMs, told.signal).then(() => killed)]) : killed;
+      const how = await Promise.race([exit.promise, asked.promise.then((others) => toldOrKilled(others.length === 0))]);
+      told.abort();
       let outlived = 0;
       let left: readonly Found[] = [];
       if (stopping) left = await asked.promise;
