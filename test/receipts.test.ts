@@ -166,6 +166,13 @@ describe("70 a receipt that is not of this command and this result", () => {
       },
     ],
     [
+      "by the right key, naming another",
+      ({ identity: { nodeKey, nodeId } }, commandId, commandBody) => {
+        const right = wire.SealedResult.decode(resultBody(nodeKey, nodeId, commandId, commandBody));
+        return wire.SealedResult.encode({ ...right, keyId: newKey().keyId }).finish();
+      },
+    ],
+    [
       "without a signature",
       ({ identity: { nodeKey, nodeId } }, commandId, commandBody) => {
         const right = wire.SealedResult.decode(resultBody(nodeKey, nodeId, commandId, commandBody));

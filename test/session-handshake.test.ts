@@ -8,7 +8,7 @@ import { uuidBytes } from "../src/envelope/statement.ts";
 import { aegis } from "../src/wire/gen/messages.js";
 import { toLong } from "../src/wire/whole.ts";
 import type { HeardEvent } from "./support/memory-link.ts";
-import { type AcceptBody, sealed } from "./support/rogue.ts";
+import { type AcceptBody, frameOf, sealed } from "./support/rogue.ts";
 import { settled } from "./support/scripted-host.ts";
 import { controllerStage, daemonStage } from "./support/stages.ts";
 import { causeOf } from "./support/strict-daemon.ts";
@@ -230,6 +230,32 @@ describe("a Hello that is not the host's", () => {
     const later = await strictPair();
     await later.clock.advance(31 * 86_400_000);
     expect(causeOf(await later.daemon.connect().ended)).toMatch(/^token_expired: /);
+  });
+});
+
+describe("a host that changes between Hello and CONFIRM", () => {
+  const begun = async () => {
+    const stage = await controllerStage();
+    await stage.begin(false);
+    const goodbye = async () => {
+      stage.rogue.send(sealed(stage.rogue.frame("confirm", confirm)));
+      await settled();
+      const last = stage.rogue.commands.at(-1);
+      return { size: stage.sessions.size, reason: last && wire.Goodbye.decode(frameOf(last).body).reason };
+    };
+    return { stage, goodbye };
+  };
+
+  test("is told that it was revoked, and has no session", async () => {
+    const { stage, goodbye } = await begun();
+    await stage.store.revokeNode(stage.identity.nodeId, stage.time());
+    expect(await goodbye()).toEqual({ size: 0, reason: GoodbyeReason.GOODBYE_REASON_REVOKED });
+  });
+
+  test("because it was enrolled again with another key, has none with the old one", async () => {
+    const { stage, goodbye } = await begun();
+    await stage.enroll({ ...stage.identity, nodeKey: newKey() });
+    expect(await goodbye()).toEqual({ size: 0, reason: GoodbyeReason.GOODBYE_REASON_REPLACED });
   });
 });
 

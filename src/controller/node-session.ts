@@ -144,7 +144,10 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
       return;
     }
     pending.delete(commandId);
-    const genuine = verifyReceipt(nodeKey, { nodeId, commandId, commandBody: call.commandBody, result }, receiptSig);
+    // The key that is named is stored beside the signature, and whoever checks it later will use that one.
+    const genuine =
+      Buffer.from(nodeKey.keyId).equals(keyId) &&
+      verifyReceipt(nodeKey, { nodeId, commandId, commandBody: call.commandBody, result }, receiptSig);
     const frames = whole(event.progressFrames);
     const chained = frames === call.chain.frames && Buffer.from(event.progressChain).equals(call.chain.value);
     if (!chained) {

@@ -1,6 +1,7 @@
 /** What both ends make of the same words, apart from the sessions in test/session-handshake.test.ts. */
 import { expect, test } from "bun:test";
 import { hostIdentity, newKey, signedKeyset, strictKeys } from "../../test/support/strict-keys.ts";
+import { maxBodyBytes } from "./frame.ts";
 import { type AcceptInput, answerHello, hearHello, sayHello } from "./handshake.ts";
 
 const strict = strictKeys();
@@ -75,4 +76,19 @@ test("a Hello of another stream, another node or another key is none", () => {
     expect(hearHello({ ...said, ...pending, ...change })).toEqual({ kind: "refused", reason: "hello_signature" });
   for (const change of [{ streamId: "" }, { nodeId: "x" }, { streamId: id.toUpperCase().replace("4", "A") }])
     expect(hearHello({ ...said, ...pending, ...change })).toEqual({ kind: "refused", reason: "hello_malformed" });
+});
+
+test("20 an ACCEPT over the limit is refused before a byte of it is looked at", () => {
+  const { pending } = hello();
+  let touched = false;
+  const body = new Proxy(new Uint8Array(), {
+    get(_target, property) {
+      if (property === "length") return maxBodyBytes + 1;
+      touched = true;
+      return undefined;
+    },
+  });
+  const accept = { kind: 0x10, seq: 0, timeMs: 0, body, auth: new Uint8Array(64) };
+  expect(pending.accept(accept)).toEqual({ kind: "refused", reason: "accept_malformed" });
+  expect(touched).toBe(false);
 });
