@@ -26,7 +26,12 @@ function session({ store = () => Promise.resolve() }: { store?: () => Promise<vo
   let ended = false;
   const compat = compatSession({
     ...{ nodeId, tenantId: "acme", nodeKey: key, streamId, nodeToken: "a.b.c", clock, time: clock.now, log },
-    stream: { send: (command) => void sent.push(command), end: () => (ended = true) },
+    stream: {
+      send: (command) => void sent.push(command),
+      end() {
+        ended = true;
+      },
+    },
     capabilities: peerCapabilities(null),
     ledger: {
       settle: async (settlement) => {

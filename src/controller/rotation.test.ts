@@ -6,10 +6,12 @@ import { type HostIdentity, hostIdentity, newKey, rawText } from "../../test/sup
 import { type StrictController, strictController } from "../../test/support/strict-pair.ts";
 import { type Claims, verifyJwt } from "../envelope/jwt.ts";
 import type { SigningKey } from "../envelope/public-key.ts";
+import { signReceipt } from "../envelope/receipt.ts";
 import { readRotation, signRotation, verifyRotateGrant, verifyRotation } from "../envelope/rotation.ts";
 import { AegisError } from "../errors.ts";
-import type { aegis } from "../wire/gen/messages.js";
+import { aegis } from "../wire/gen/messages.js";
 import type { LiveNode } from "./dispatch-types.ts";
+import { resultLedger } from "./result-ledger.ts";
 import { createRotations, overlapMs, type Rotated, type Rotations, resultKey, sessionKey } from "./rotation.ts";
 
 type Request = aegis.cluster.v1.RotateEdgeKeyRequest.$Properties;
@@ -116,6 +118,8 @@ describe("a new key", () => {
     expect([await opens(old), await opens(claimsOf(rotated))]).toEqual([host.nodeKey.kid, to.kid]);
     expect([await vouches(host.nodeKey), await vouches(to)]).toEqual([host.nodeKey.kid, to.kid]);
     expect(await vouches(newKey())).toBeNull();
+    const third = hostIdentity(controller.strict, clock.now(), { nodeId: host.nodeId });
+    expect(await opens(claimsOf({ nodeSecurityToken: third.nodeToken } as Rotated))).toBeNull();
     await clock.advance(overlapMs - 1);
     expect(await opens(old)).toBe(host.nodeKey.kid);
     await clock.advance(1);
@@ -152,6 +156,47 @@ describe("a new key", () => {
     // The new key itself still gets a token: that is how a host finds out that it counts.
     const renewed = await rotations.rotate(request({ oldKey: to, newKey: to }));
     expect(claimsOf(renewed).cnf.jwk.x).toBe(rawText(to));
+  });
+});
+
+describe("a result that was signed before the change", () => {
+  const commandId = "c0ffee00-1234-4abc-9def-0123456789ab";
+
+  /** As it arrives on a session that the new key opened. */
+  async function late(nodeKey: SigningKey): Promise<boolean> {
+    const { store, time, log } = controller;
+    const { nodeId, nodeKey: oldKey } = host;
+    const result = aegis.cluster.v1.CommandResultEvent.encode({ commandId, result: { ok: true } }).finish();
+    const signature = signReceipt(oldKey, { nodeId, commandId, commandBody, result });
+    return await resultLedger({ store, time, log }).late({
+      ...{ nodeId, nodeKey, commandId, result, signature, keyId: oldKey.keyId },
+    });
+  }
+  const commandBody = Buffer.from("as it was sealed");
+
+  beforeEach(async () => {
+    await controller.store.insertCommand({
+      ...{ commandId, runId: crypto.randomUUID(), nodeId: host.nodeId, tenantId: "acme", tool: "t", context: "c" },
+      ...{ principal: "ann", commandDigest: new Uint8Array(32), commandBody, dispatchedAt: clock.now() },
+      ...{ endedAt: null, outcome: null, result: null, receiptSignature: null, receiptKeyId: null, receipt: null },
+      outputComplete: false,
+    });
+  });
+
+  test("is kept while the old key is good", async () => {
+    const to = newKey();
+    await rotations.rotate(request({ newKey: to }));
+    await clock.advance(overlapMs - 1);
+    expect(await late(to)).toBe(true);
+    expect(await controller.store.command(commandId)).toMatchObject({ outcome: "ok", receipt: "verified" });
+  });
+
+  test("is not believed any more afterwards", async () => {
+    const to = newKey();
+    await rotations.rotate(request({ newKey: to }));
+    await clock.advance(overlapMs);
+    expect(await late(to)).toBe(false);
+    expect(await controller.store.command(commandId)).toMatchObject({ result: null });
   });
 });
 
