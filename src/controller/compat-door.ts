@@ -7,11 +7,13 @@ import { verifyJwt } from "../envelope/jwt.ts";
 import type { TrustedKeyset } from "../envelope/keyset.ts";
 import { importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
 import { uuidBytes } from "../envelope/statement.ts";
+import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import type { NodeRow, Store } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { type CompatSession, type CompatStream, compatSession, peerCapabilities } from "./compat-session.ts";
+import { newestOnly } from "./newest-only.ts";
 import { reconnectGraceMs } from "./node-token.ts";
 import type { ResultLedger } from "./result-ledger.ts";
 import { endWithKey, sessionKey } from "./rotation.ts";
@@ -166,8 +168,9 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
     const { nodeId, tenantId } = row;
     const capabilities = peerCapabilities(hello.capabilities);
     const left = new AbortController();
-    const note = (change: Promise<unknown>) =>
-      void change.catch((error: unknown) => log.error("store_failed", { node_id: nodeId, error }));
+    const noted = (change: Promise<void>): Promise<void> =>
+      change.catch((error: unknown) => log.error("store_failed", { node_id: nodeId, error: AegisError.from(error) }));
+    const heartbeat = newestOnly<void>(() => noted(store.nodeHeartbeat(nodeId, time())));
     let session: CompatSession | null = null;
     let remove: (() => void) | null = null;
     return {
@@ -184,14 +187,18 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
           capabilities,
           onHeartbeat() {
             options.onHeartbeat?.(tenantId);
-            note(store.nodeHeartbeat(nodeId, time()));
+            heartbeat();
           },
-          onCapabilities: (bytes) => note(store.nodeCapabilities(nodeId, bytes)),
+          onCapabilities: newestOnly((bytes) => noted(store.nodeCapabilities(nodeId, bytes))),
         });
         remove = sessions.add(session, defaultHeartbeatMs);
         const { goodbye } = session;
         const arrived = store.nodeConnected(nodeId, time(), capabilities, "");
-        note(arrived.then((present) => present || goodbye(GoodbyeReason.GOODBYE_REASON_REVOKED, "revoked")));
+        void noted(
+          arrived.then((present) => {
+            if (!present) goodbye(GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
+          }),
+        );
         void endWithKey(session, keyUntilMs, { clock, time, signal: left.signal });
         log.warn("node_connected", { node_id: nodeId, tenant_id: tenantId, seal: "compat" });
       },
@@ -201,7 +208,7 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
         remove?.();
         session?.closed();
         if (session && !sessions.get(nodeId)) {
-          note(store.nodeDisconnected(nodeId));
+          void noted(store.nodeDisconnected(nodeId));
           log.info("node_disconnected", { node_id: nodeId, tenant_id: tenantId });
         }
         session = null;

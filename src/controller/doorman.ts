@@ -18,6 +18,7 @@ import { toLong } from "../wire/whole.ts";
 import { type CompatAnswer, createCompatDoor } from "./compat-door.ts";
 import type { CompatStream } from "./compat-session.ts";
 import type { ControllerKeys } from "./keys.ts";
+import { newestOnly } from "./newest-only.ts";
 import { creditWindowBytes, type NodeSession, nodeSession, type SessionStream } from "./node-session.ts";
 import type { ResultLedger } from "./result-ledger.ts";
 import { endWithKey, sessionKey } from "./rotation.ts";
@@ -302,22 +303,4 @@ export function createDoorman(options: DoormanOptions): Doorman {
       },
     };
   }
-}
-
-/** One write at a time: of what comes meanwhile only the newest is kept, so that a host that talks fast fills no queue. */
-function newestOnly<T>(write: (value: T) => Promise<void>): (value: T) => void {
-  let next: { value: T } | null = null;
-  let writing = false;
-  const run = async () => {
-    writing = true;
-    for (let one = next; one; one = next) {
-      next = null;
-      await write(one.value);
-    }
-    writing = false;
-  };
-  return (value) => {
-    next = { value };
-    if (!writing) void run();
-  };
 }
