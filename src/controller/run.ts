@@ -21,6 +21,7 @@ import { createEnrollment } from "./enrollment.ts";
 import { createFleet } from "./fleet.ts";
 import { startGrpc } from "./grpc.ts";
 import { createApp } from "./http/app.ts";
+import { createMcpHub } from "./http/mcp.ts";
 import { serveHttp } from "./http/serve.ts";
 import { createInventory } from "./inventory.ts";
 import { loadControllerKeys, ownKeyset } from "./keys.ts";
@@ -150,8 +151,9 @@ export async function startController(options: ControllerOptions): Promise<Runni
     });
     opened.push(() => grpc.close());
 
+    const mcp = createMcpHub({ fleet, nodes: sessions, store, clock, log });
     const app = createApp({
-      ...{ store, nodes: sessions, targets, enrollment, fleet, inventory, tenants, metrics, clock, time, log },
+      ...{ store, nodes: sessions, targets, enrollment, fleet, inventory, tenants, metrics, mcp, clock, time, log },
       hostNames: [endpoint.host, ...certificateNames(tls.certPem)],
       ready: async () => state === "open" && (await store.newestKeyset().catch(() => null)) !== null,
     });
@@ -163,6 +165,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
       : `https://${endpoint.authority(http.port)}`;
 
     const housekeeping = new AbortController();
+    void mcp.watch(housekeeping.signal);
     void audit.keepSealed(housekeeping.signal);
     void revocations.watch(housekeeping.signal);
     void keepHouse(store, time, clock, log, housekeeping.signal);

@@ -1,6 +1,7 @@
 /** The REST API without sockets or hosts: a database in memory, tokens at hand, a dispatcher that does as it is told. */
 import { createFleet, type FleetRuns } from "../../src/controller/fleet.ts";
 import { type App, type AppOptions, createApp } from "../../src/controller/http/app.ts";
+import { createMcpHub } from "../../src/controller/http/mcp.ts";
 import { createInventory } from "../../src/controller/inventory.ts";
 import { addOperatorToken } from "../../src/controller/operator-tokens.ts";
 import { createRevocations } from "../../src/controller/revocations.ts";
@@ -70,6 +71,7 @@ export async function testApi(change: Partial<AppOptions> = {}): Promise<TestApi
       challenge: () => Promise.reject(new Error("no host enrolls here")),
     },
     ready: async () => true,
+    mcp: createMcpHub({ fleet, nodes, store, clock, log: silentLog }),
     ...change,
   });
   const token: TestApi["token"] = async (wanted = {}) => {

@@ -14,6 +14,7 @@ import { type Authenticated, type Authenticator, createAuthenticator, requireSco
 import { type FleetRoutes, fleetRoutes } from "./fleet.ts";
 import { type GroupRoutes, groupRoutes } from "./groups.ts";
 import { type HostRoutes, hostRoutes } from "./hosts.ts";
+import type { McpHub } from "./mcp.ts";
 import { TryLater } from "./rate-limit.ts";
 import type { HttpContext, HttpEnv } from "./request.ts";
 import { route } from "./route.ts";
@@ -28,6 +29,7 @@ export interface AppOptions extends FleetRoutes, GroupRoutes, HostRoutes, Tenant
   ready(): Promise<boolean>;
   authenticator?: Authenticator;
   metrics?: Pick<Metrics, "text" | "contentType">;
+  mcp?: Pick<McpHub, "handle">;
 }
 
 export type App = Hono<HttpEnv>;
@@ -74,6 +76,12 @@ export function createApp(options: AppOptions): App {
     const local = isLocal(c);
     const tenantId = local ? undefined : requireScope(await identify(c), "aegis.admin").tenantId;
     return c.body(await metrics.text(tenantId), 200, { "content-type": metrics.contentType });
+  });
+
+  app.all("/mcp", async (c) => {
+    const { mcp } = options;
+    if (!mcp) return c.notFound();
+    return await mcp.handle(c.req.raw, await identify(c));
   });
 
   app.get("/healthz", (c) => c.json({ status: "ok" }));
