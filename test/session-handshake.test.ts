@@ -1,17 +1,19 @@
 /** How a session begins, and everything that must not begin one. */
 import { describe, expect, test } from "bun:test";
-import { doorLimits } from "../src/controller/doorman.ts";
+import { createDoorman, doorLimits } from "../src/controller/doorman.ts";
+import { resultLedger } from "../src/controller/result-ledger.ts";
 import type { StreamEnd } from "../src/daemon/link.ts";
 import { handshakeTimeoutMs } from "../src/daemon/session.ts";
+import { advance } from "../src/envelope/keyset.ts";
 import { signRefusal } from "../src/envelope/refusal.ts";
 import { uuidBytes } from "../src/envelope/statement.ts";
 import { aegis } from "../src/wire/gen/messages.js";
 import { toLong } from "../src/wire/whole.ts";
-import type { HeardEvent } from "./support/memory-link.ts";
+import { type HeardEvent, honestRelay, memoryLink } from "./support/memory-link.ts";
 import { type AcceptBody, frameOf, sealed } from "./support/rogue.ts";
 import { settled } from "./support/scripted-host.ts";
 import { controllerStage, daemonStage } from "./support/stages.ts";
-import { causeOf } from "./support/strict-daemon.ts";
+import { causeOf, strictDaemon } from "./support/strict-daemon.ts";
 import { hostIdentity, newKey, signedKeyset } from "./support/strict-keys.ts";
 import { strictPair } from "./support/strict-pair.ts";
 
@@ -451,6 +453,31 @@ describe("the keyset in ACCEPT", () => {
       expect(stage.daemon.keyset().version).toBe(1);
     }
   });
+});
+
+test("a daemon behind a change of root catches up, also when the change came right after its own version", async () => {
+  const pair = await strictPair();
+  const { store, sessions, clock, time, log, strict, identity } = pair;
+  const { controllerId, root, keys } = strict;
+  const next = newKey();
+  const chain = [
+    strict.keyset.signed,
+    signedKeyset({ controllerId, version: 2, root: next, formerRoot: root, ...keys }),
+    signedKeyset({ controllerId, version: 3, root: next, ...keys }),
+  ];
+  const newest = advance(strict.keyset, chain);
+  if (newest.kind === "refused") throw new Error(newest.reason);
+  for (const [index, signed] of chain.entries())
+    await store.insertKeyset({ version: index + 1, signed, rootKey: index === 0 ? root.raw : next.raw, createdAt: 0 });
+  const ledger = resultLedger({ store, time, log });
+  const doorman = createDoorman({ store, keys, keyset: newest.keyset, sessions, ledger, clock, time, log });
+  const link = memoryLink({ doorman: () => doorman, relay: honestRelay(), log });
+  const daemon = strictDaemon({ link, clock: pair.host, strict, identity });
+  daemon.connect();
+  await settled();
+  await settled();
+  expect(daemon.states).toContain("connected");
+  expect(daemon.keyset().version).toBe(3);
 });
 
 test("more messages than an honest controller sends before CONFIRM end the session instead of making it deaf", async () => {
