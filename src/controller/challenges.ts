@@ -15,23 +15,31 @@ export interface OpenChallenge {
 }
 
 export interface Challenges {
-  /** The challenge's id. Throws `rate_limited` when this address has too many that were never redeemed. */
-  open(challenge: OpenChallenge, address: string): string;
+  /**
+   * The challenge's id. Throws `rate_limited` when this address has too many that were never redeemed. `make` may throw;
+   * it costs an attempt all the same, and is not called for an address that has none left.
+   */
+  open(address: string, make: () => OpenChallenge): string;
   /** Removes and returns it: whatever becomes of it, it is used up. Null when unknown or expired. */
   take(id: string): OpenChallenge | null;
   /** It led to a host: its address gets its place back. */
   redeemed(challenge: OpenChallenge): void;
 }
 
+interface Attempt {
+  address: string;
+  at: number;
+}
+
 export function createChallenges(clock: Clock): Challenges {
   const open = new Map<string, { challenge: OpenChallenge; at: number }>();
   /** Of the last minute, oldest first, and how many each address has among them. */
-  const attempts = new Map<OpenChallenge, { address: string; at: number }>();
+  const attempts = new Set<Attempt>();
   const counts = new Map<string, number>();
+  const attemptOf = new WeakMap<OpenChallenge, Attempt>();
 
-  function forget(challenge: OpenChallenge): void {
-    const attempt = attempts.get(challenge);
-    if (!attempt || !attempts.delete(challenge)) return;
+  function forget(attempt: Attempt | undefined): void {
+    if (!attempt || !attempts.delete(attempt)) return;
     const left = (counts.get(attempt.address) ?? 1) - 1;
     if (left > 0) counts.set(attempt.address, left);
     else counts.delete(attempt.address);
@@ -43,14 +51,14 @@ export function createChallenges(clock: Clock): Challenges {
       if (now - at <= challengeLimits.lifeMs) break;
       open.delete(id);
     }
-    for (const [challenge, { at }] of attempts) {
-      if (now - at < 60_000) break;
-      forget(challenge);
+    for (const attempt of attempts) {
+      if (now - attempt.at < 60_000) break;
+      forget(attempt);
     }
   }
 
   return {
-    open(challenge, address) {
+    open(address, make) {
       prune();
       const tried = counts.get(address) ?? 0;
       if (tried >= challengeLimits.perAddressPerMinute) {
@@ -66,9 +74,12 @@ export function createChallenges(clock: Clock): Challenges {
         );
       const id = randomUUID();
       const at = clock.monotonic();
-      open.set(id, { challenge, at });
-      attempts.set(challenge, { address, at });
+      const attempt = { address, at };
+      attempts.add(attempt);
       counts.set(address, tried + 1);
+      const challenge = make();
+      attemptOf.set(challenge, attempt);
+      open.set(id, { challenge, at });
       return id;
     },
     take(id) {
@@ -77,6 +88,6 @@ export function createChallenges(clock: Clock): Challenges {
       open.delete(id);
       return found?.challenge ?? null;
     },
-    redeemed: forget,
+    redeemed: (challenge) => forget(attemptOf.get(challenge)),
   };
 }
