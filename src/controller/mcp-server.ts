@@ -206,7 +206,7 @@ async function hostCall(
 
 interface Listening extends Extra {
   clock: Clock;
-  /** How long at most; null = to the end. */
+  /** How long at most; 0 = what there is now, null = to the end. */
   untilMs: number | null;
 }
 
@@ -217,7 +217,8 @@ async function listen(run: Run, { signal, progress, clock, untilMs }: Listening)
   const cancel = () => void run.cancel("caller");
   if (signal.aborted) cancel();
   else signal.addEventListener("abort", cancel, { once: true });
-  if (untilMs !== null) void clock.sleep(untilMs, enough.signal).then(() => enough.abort());
+  if (untilMs === 0) enough.abort();
+  else if (untilMs !== null) void clock.sleep(untilMs, enough.signal).then(() => enough.abort());
   try {
     for await (const event of run.events.read(0, enough.signal)) {
       if (event.event === "command_progress") progress(event.data.data ?? "(binary output)");

@@ -12,7 +12,7 @@ export interface RunLog {
   add(event: NewFleetEvent): void;
   /** No more events come. */
   end(): void;
-  /** Every event after number `after`, as they come, until the end or an abort. */
+  /** Every event after number `after`: those there are at once, then as they come, until the end or an abort. */
   read(after: number, signal: AbortSignal): AsyncGenerator<FleetEvent>;
   /** Roughly what it holds, in characters. */
   readonly size: number;
@@ -72,7 +72,6 @@ export function createRunLog(recall: (commandId: string) => Promise<CommandResul
       const missed = gaps();
       for (let at = after; ; ) {
         while (at < last) {
-          if (signal.aborted) return;
           const event = await present(++at);
           if (event) yield event.event === "command_progress" ? missed(event) : event;
         }
@@ -85,7 +84,6 @@ export function createRunLog(recall: (commandId: string) => Promise<CommandResul
           signal.addEventListener("abort", done);
           waiting.push(done);
         });
-        if (signal.aborted) return;
       }
     },
   };
