@@ -61,7 +61,7 @@ export interface Invoked {
 }
 
 /** What policy adds to a tool's surroundings. */
-type Granted = Required<Pick<ToolContext, "maxOutputBytes" | "allows" | "secretEnv">>;
+type Granted = Required<Pick<ToolContext, "maxOutputBytes" | "allows" | "owner" | "secretEnv">>;
 type Proven = Pick<Invoked, "caller" | "operator" | "rule" | "signAgain">;
 type Permission = Proven &
   (
@@ -162,7 +162,7 @@ async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
   return {
     kind: "permitted",
     call,
-    granted: { maxOutputBytes, allows, secretEnv },
+    granted: { maxOutputBytes, allows, owner: { tenant, context: received.context }, secretEnv },
     release: admission.release,
     ...proven,
   };

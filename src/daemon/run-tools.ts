@@ -5,6 +5,7 @@ import type { Environment } from "../platform/paths.ts";
 import { systemProcesses } from "../platform/process.ts";
 import { systemProgram } from "../platform/system-program.ts";
 import { cmdRun, systemPath } from "../tools/cmd-run.ts";
+import { fsTools } from "../tools/fs-tools.ts";
 import { createRegistry, type Registry } from "../tools/registry.ts";
 import type { ProtectedPaths } from "./protected.ts";
 
@@ -31,7 +32,7 @@ export async function hostTools({ stateDir, protectedPaths, clock, env, home }: 
   });
   const launcher = found.kind === "found" ? found.launcher : null;
   const runner = systemProcesses({ clock, launcher });
-  const registry = createRegistry([cmdRun({ runner, clock, path: systemPath, home })]);
+  const registry = createRegistry([cmdRun({ runner, clock, path: systemPath, home }), ...fsTools({ clock })]);
   const protection = identityProtection(found, { env, uid: process.geteuid?.() ?? -1 });
   const identity =
     protection.kind === "protected"

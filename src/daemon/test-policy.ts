@@ -42,6 +42,7 @@ export async function testPolicy(question: PolicyQuestion): Promise<PolicyAnswer
   const prepared = await tool.prepare(question.args);
   if (prepared.kind === "invalid_args") return prepared;
   const { accesses } = prepared.call;
+  await prepared.call.dispose?.();
   const caller = question.caller ?? somebody(context);
   const { verdict, steps } = explain(context, { tool: question.tool, accesses, caller }, world);
   const needsOperatorSignature = config.requireOperatorSignature || context.requireOperatorSignature;

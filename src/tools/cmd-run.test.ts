@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { toolContext } from "../../test/support/call-tool.ts";
 import { fakeClock } from "../../test/support/fake-clock.ts";
 import { type FakeProcess, fakeProcesses } from "../../test/support/fake-process.ts";
 import { type Clock, systemClock } from "../platform/clock.ts";
@@ -34,16 +35,8 @@ async function prepared(args: unknown, from = tool()): Promise<PreparedCall> {
   return preparation.call;
 }
 
-const context = (more: Partial<ToolContext> = {}): ToolContext => ({
-  signal: new AbortController().signal,
-  output: async () => {},
-  maxOutputBytes: 1024 * 1024,
-  allows: () => true,
-  ...more,
-});
-
 const run = async (args: unknown, more: Partial<ToolContext> = {}): Promise<ToolResult> =>
-  (await prepared(args)).run(context(more));
+  (await prepared(args)).run(toolContext(more));
 
 const text = ({ head, tail }: ToolResult["stdout"]) => Buffer.concat([head, tail]).toString();
 const sh = (script: string, more: object = {}) => ({ command: "sh", args: ["-c", script], ...more });
@@ -114,14 +107,17 @@ describe("arguments", () => {
     expect(file.accesses).toEqual([
       { kind: "command", executable: "/no/program", name: "/no/such/../program", args: [] },
     ]);
-    expect(await file.run(context())).toMatchObject({
+    expect(await file.run(toolContext())).toMatchObject({
       ok: false,
       errorKind: "invalid_args",
       errorMessage: "/no/such/../program does not exist",
     });
     const folder = await prepared({ command: "ls", cwd: "/no/such/" });
     expect(folder.accesses[1]).toEqual({ kind: "path", mode: "read", path: "/no/such" });
-    expect(await folder.run(context())).toMatchObject({ ok: false, errorMessage: 'cwd "/no/such/" does not exist' });
+    expect(await folder.run(toolContext())).toMatchObject({
+      ok: false,
+      errorMessage: 'cwd "/no/such/" does not exist',
+    });
   });
 });
 
@@ -175,7 +171,7 @@ describe("a command", () => {
     const call = await prepared({ command: "pwd", cwd: join(home, "cwd") });
     unlinkSync(join(home, "cwd"));
     symlinkSync("there", join(home, "cwd"));
-    expect(text((await call.run(context())).stdout)).toBe(`${join(home, "here")}\n`);
+    expect(text((await call.run(toolContext())).stdout)).toBe(`${join(home, "here")}\n`);
   });
 
   test("reads text or bytes, or nothing", async () => {
@@ -197,7 +193,7 @@ describe("a command", () => {
     expect(call.accesses[0]).toMatchObject({ executable: join(folder, "judged"), name });
     unlinkSync(name);
     symlinkSync("other", name);
-    expect(text((await call.run(context())).stdout)).toBe("judged\n");
+    expect(text((await call.run(toolContext())).stdout)).toBe("judged\n");
   });
 
   test("that cannot be started says why", async () => {
@@ -299,7 +295,7 @@ describe("a command is stopped", () => {
       { command: "ls", ...args },
       cmdRun({ runner: processes, clock, path: systemPath, home }),
     );
-    const result = call.run(context());
+    const result = call.run(toolContext());
     while (processes.all.length === 0) await systemClock.sleep(1, new AbortController().signal);
     const [process] = processes.all;
     if (process) await play(process, clock);

@@ -19,7 +19,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { answerOf, callTool, refusalOf } from "../../test/support/call-tool.ts";
+import { answerOf, callTool, refusalOf, toolContext } from "../../test/support/call-tool.ts";
 import { needs } from "../../test/support/needs.ts";
 import type { Access } from "../policy/access.ts";
 import { fsEdit, fsMultiEdit } from "./fs-edit.ts";
@@ -259,12 +259,7 @@ describe("fs.write", () => {
     const prepared = await fsWrite().prepare({ path: at("a/new"), content: "x" });
     if (prepared.kind !== "ready") throw new Error(prepared.message);
     symlinkSync("elsewhere", at("a"));
-    const result = await prepared.call.run({
-      signal: new AbortController().signal,
-      output: async () => {},
-      maxOutputBytes: 1000,
-      allows: () => true,
-    });
+    const result = await prepared.call.run(toolContext());
     expect(result).toMatchObject({ ok: false, errorKind: "invalid_args" });
     expect(readdirSync(at("elsewhere"))).toEqual([]);
   });
@@ -406,12 +401,7 @@ describe("fs.create_dir, fs.delete and fs.move", () => {
     const prepared = await fsMove().prepare({ path: file, destination: at("late") });
     writeFileSync(at("late"), "late");
     if (prepared.kind !== "ready") throw new Error(prepared.message);
-    const result = await prepared.call.run({
-      signal: new AbortController().signal,
-      output: async () => {},
-      maxOutputBytes: 1000,
-      allows: () => true,
-    });
+    const result = await prepared.call.run(toolContext());
     expect(result.errorMessage).toContain("exists already");
     expect(text(at("late"))).toBe("late");
     await answerOf(fsMove(), { path: file, destination: at("other"), overwrite: true });

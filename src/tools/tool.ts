@@ -58,6 +58,12 @@ export interface ToolResult {
   errorMessage?: string;
 }
 
+export interface CallOwner {
+  tenant: string;
+  /** The security context of the call. */
+  context: string;
+}
+
 export interface ToolContext {
   /** Aborts on cancel, deadline or shutdown; its reason is a StopReason. The tool then stops what it started and still answers. */
   signal: AbortSignal;
@@ -67,6 +73,8 @@ export interface ToolContext {
   maxOutputBytes: number;
   /** Whether policy allows what the call meets while it runs, such as an entry of a folder it walks. */
   allows(access: Access): boolean;
+  /** Whom what outlives the call belongs to: nobody else finds it again. */
+  owner: CallOwner;
   /** Variables that the owner sets for the call's processes. Their values appear in no output and in no log. */
   secretEnv?: Readonly<Record<string, Secret>>;
 }

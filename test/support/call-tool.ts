@@ -6,6 +6,7 @@ export const toolContext = (more: Partial<ToolContext> = {}): ToolContext => ({
   output: async () => {},
   maxOutputBytes: 1024 * 1024,
   allows: () => true,
+  owner: { tenant: "acme", context: "default" },
   ...more,
 });
 
