@@ -24,19 +24,20 @@ export default command({
       ...(args.connected ? { connected: true } : {}),
       all: args.all,
     });
-    await printResult(given, args.output, hosts, () => table(headings, hosts.map(row)));
+    await printResult(given, args.output, hosts, () => table(headings, hosts.map(hostRow)));
     return undefined;
   },
 });
 
 const headings = ["NAME", "NODE", "STATUS", "SYSTEM", "CALLS", "TAGS", "LABELS", "LAST HEARTBEAT", "VERSION"];
 
-function row(host: Host): string[] {
+/** One host, under the headings. Strict sessions are the rule, so only their lack is told. */
+export function hostRow(host: Host): string[] {
   const { os, arch, labels } = host.capabilities;
   return [
     host.name,
     host.node_id.slice(0, 8),
-    host.status,
+    host.seal === "strict" ? host.status : `${host.status} seal=${host.seal}`,
     [os, arch].filter(Boolean).join("/"),
     host.queued_calls > 0 ? `${host.active_calls}+${host.queued_calls}` : String(host.active_calls),
     host.tags.join(","),
