@@ -19,8 +19,10 @@ def load(path):
 
 
 def messages(pool, *names):
-    factory = message_factory.MessageFactory(pool)
-    return [factory.GetPrototype(pool.FindMessageTypeByName(name)) for name in names]
+    # Older releases of protobuf have only the first way, newer ones only the second.
+    factory = getattr(message_factory, "MessageFactory", None)
+    of = factory(pool).GetPrototype if factory else message_factory.GetMessageClass
+    return [of(pool.FindMessageTypeByName(name)) for name in names]
 
 
 def without_json_names(message):
