@@ -14,7 +14,7 @@ import { type FakeClock, fakeClock } from "./fake-clock.ts";
 import { honestRelay, memoryLink, type Relay } from "./memory-link.ts";
 import { type RecordedLog, recordedLog } from "./recorded-log.ts";
 import { settled } from "./scripted-host.ts";
-import { type StrictDaemon, strictDaemon } from "./strict-daemon.ts";
+import { type StrictDaemon, type StrictDaemonOptions, strictDaemon } from "./strict-daemon.ts";
 import { type HostIdentity, hostIdentity, type StrictKeys, strictKeys } from "./strict-keys.ts";
 
 export interface StrictController {
@@ -127,7 +127,9 @@ export interface StrictPair extends StrictController {
 }
 
 export async function strictPair(
-  options: { heartbeatIntervalMs?: number; maxConcurrent?: number; wrapStore?: (store: Store) => Store } = {},
+  options: Pick<StrictDaemonOptions, "heartbeatIntervalMs" | "maxConcurrent" | "trusted"> & {
+    wrapStore?: (store: Store) => Store;
+  } = {},
 ): Promise<StrictPair> {
   const controllerSide = fakeClock();
   const host = fakeClock();
