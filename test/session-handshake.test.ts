@@ -10,7 +10,7 @@ import { uuidBytes } from "../src/envelope/statement.ts";
 import { aegis } from "../src/wire/gen/messages.js";
 import { toLong } from "../src/wire/whole.ts";
 import { type HeardEvent, honestRelay, memoryLink } from "./support/memory-link.ts";
-import { type AcceptBody, frameOf, sealed } from "./support/rogue.ts";
+import { type AcceptBody, frameOf, rogueDaemon, sealed } from "./support/rogue.ts";
 import { settled } from "./support/scripted-host.ts";
 import { controllerStage, daemonStage } from "./support/stages.ts";
 import { causeOf, strictDaemon } from "./support/strict-daemon.ts";
@@ -378,10 +378,21 @@ describe("waiting", () => {
     expect(taken).toBe(doorLimits.waiting);
   });
 
-  test("a confirmed session holds no place", async () => {
+  test("a confirmed session holds no place: a whole site behind one address can connect", async () => {
     const stage = await controllerStage();
-    for (let n = 0; n < doorLimits.perAddress + 5; n++) await stage.begin();
-    expect(stage.sessions.size).toBe(1);
+    const link = memoryLink({ doorman: () => stage.doorman, relay: honestRelay(), log: stage.log });
+    const hosts = doorLimits.perAddress + 3;
+    for (let n = 0; n < hosts; n++) {
+      const identity = hostIdentity(stage.strict, stage.time());
+      await stage.enroll(identity);
+      const rogue = rogueDaemon(link, stage.strict, identity, stage.time);
+      await rogue.dial();
+      rogue.send(rogue.hello());
+      await settled();
+      rogue.send(sealed(rogue.frame("confirm", confirm)));
+      await settled();
+    }
+    expect(stage.sessions.size).toBe(hosts);
   });
 });
 
