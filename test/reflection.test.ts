@@ -64,7 +64,7 @@ needs("command:protoc", `file:${debianProtos}`, "file:/usr/lib/python3/dist-pack
     let complaints = "";
     for await (const part of probe.stderr.pipeThrough(new TextDecoderStream())) {
       complaints += part;
-      if (!complaints.includes("watching")) continue;
+      if (!complaints.endsWith("watching\n")) continue;
       server.stopServing();
       probe.stdin.write("go on\n");
       await probe.stdin.end();
