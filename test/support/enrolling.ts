@@ -17,7 +17,7 @@ import { type DaemonOptions, runDaemon } from "../../src/daemon/run.ts";
 import { AegisError } from "../../src/errors.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { freePort } from "../../src/platform/free-port.ts";
-import { silentLog } from "../../src/platform/log.ts";
+import { type Secret, silentLog } from "../../src/platform/log.ts";
 import { openStore } from "../../src/store/open.ts";
 import type { Store } from "../../src/store/store.ts";
 import { type RecordedLog, recordedLog } from "./recorded-log.ts";
@@ -27,6 +27,9 @@ export interface Enrolling {
   port: number;
   controllerId: string;
   caPem: string;
+  httpUrl: string;
+  /** The first operator's. */
+  token: Secret;
   api: ApiClient;
   store: Store;
   log: RecordedLog;
@@ -48,6 +51,7 @@ export async function enrolling(tenantId = "acme"): Promise<Enrolling> {
   const api = createApiClient({ url: running.httpUrl, token: made.operatorToken, caPem: running.caPem });
   return {
     ...{ dataDir, port, api, store, log, controllerId: running.controllerId, caPem: running.caPem ?? "" },
+    ...{ httpUrl: running.httpUrl, token: made.operatorToken },
     async issue({ name = "web-1", forNode, compat, tags } = {}) {
       const request = { name, ...(forNode && { for_node: forNode }), ...(compat && { compat }), ...(tags && { tags }) };
       return (await api.issueEnrollmentToken(request)).token;
