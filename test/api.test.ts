@@ -179,6 +179,10 @@ describe("the client", () => {
 
   const started = { event: "started", data: { run_id: "r1", resolved: ["n1"], skipped: [], waves: null } };
   const nodeStarted = { event: "node_started", data: { run_id: "r1", node_id: "n1", name: "a", command_id: "c1" } };
+  const printed = {
+    event: "command_progress",
+    data: { node_id: "n1", command_id: "c1", stream: "stdout", seq: 0, offset: 0, data: "x", skipped_bytes: 0 },
+  };
   const summary = { ok: 1, err: 0, timed_out: 0, cancelled: 0, edge_disconnected: 0, skipped: 0, not_started: 0 };
   const at = "2026-01-01T00:00:00.000Z";
   const result = {
@@ -198,18 +202,20 @@ describe("the client", () => {
         `${request.method} ${new URL(request.url).pathname} ${after ?? request.headers.get("idempotency-key")}`,
       );
       if (after === null) return stream(formatSse({ id: 1, ...started }), "id: 2\nevent: node_st");
-      if (asked.length === 2) return stream(formatSse({ id: 2, ...nodeStarted }));
-      return stream(formatSse({ id: 2, ...nodeStarted }), formatSse({ id: 9, ...result }));
+      const told = [formatSse({ id: 2, ...nodeStarted }), formatSse({ id: 3, ...printed })];
+      if (asked.length === 2) return stream(...told);
+      return stream(...told, formatSse({ id: 9, ...result }));
     });
     expect((await invoke(api)).map(({ id, event }) => `${id} ${event}`)).toEqual([
       "1 started",
       "2 node_started",
+      "3 command_progress",
       "9 fleet_result",
     ]);
     expect(asked).toEqual([
       "POST /v1/edge/fleet/invoke k1",
       "GET /v1/edge/fleet/runs/r1/events 1",
-      "GET /v1/edge/fleet/runs/r1/events 2",
+      "GET /v1/edge/fleet/runs/r1/events 3",
     ]);
   });
 

@@ -171,6 +171,19 @@ describe("an audit record", () => {
     }
   });
 
+  test("shows a row after the last seal that was changed with its hash: the next one follows from another", async () => {
+    const forged = [...lines];
+    const row = JSON.parse(lines[10] ?? "") as Record<string, unknown>;
+    row.principal = "mallory";
+    const link = {
+      ...{ row: row.row as number, timeMs: row.at as number, kind: row.kind as string, principal: "mallory" },
+      ...{ previous: Buffer.from(row.previous as string, "base64url"), tenant: row.tenant_id as string },
+      ...{ node: row.node_id as string, detail: row.detail as string, receipt: row.receipt as string },
+    };
+    forged[10] = JSON.stringify({ ...row, hash: b64(auditHash(link)) });
+    expect(said(await verify(forged))).toEqual(["10: it does not follow from the row before"]);
+  });
+
   test("shows what an earlier look saw and is not there any more", async () => {
     const hash = Buffer.from((JSON.parse(lines[11] ?? "") as { hash: string }).hash, "base64url");
     const seen = { row: 10, hash };
