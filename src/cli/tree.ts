@@ -1,6 +1,14 @@
 /** Every command there is, with its one line for help. Nothing below a name is loaded before that name is typed. */
 import { group, leaf } from "./command.ts";
 
+type ServiceVerb = "install" | "reinstall" | "uninstall" | "status" | "restart" | "logs";
+
+const serviceCommand = (verb: ServiceVerb) => async () => {
+  if (verb === "install" || verb === "reinstall")
+    return { default: (await import("./edge/service-install.ts")).commands[verb] };
+  return { default: (await import("./edge/service-control.ts")).commands[verb] };
+};
+
 const edgeRun = () => import("./edge/run.ts");
 
 export const tree = group("aegis runs commands on machines you own, under a policy their owners keep.", {
@@ -27,6 +35,14 @@ export const tree = group("aegis runs commands on machines you own, under a poli
       set: leaf("keep a value", () => import("./edge/secret-set.ts")),
       ls: leaf("list the names", () => import("./edge/secret-ls.ts")),
       rm: leaf("forget a value", () => import("./edge/secret-rm.ts")),
+    }),
+    service: group("The daemon as a service of this system.", {
+      install: leaf("install it, or change what is installed", serviceCommand("install")),
+      uninstall: leaf("stop it and remove it", serviceCommand("uninstall")),
+      reinstall: leaf("remove it and install it anew", serviceCommand("reinstall")),
+      status: leaf("whether the system keeps it running", serviceCommand("status")),
+      restart: leaf("restart it, with time for calls that run", serviceCommand("restart")),
+      logs: leaf("what it has logged", serviceCommand("logs")),
     }),
     logout: leaf("make this machine a host no more", () => import("./edge/logout.ts")),
     status: leaf("whether this host is connected", () => import("./edge/status.ts")),

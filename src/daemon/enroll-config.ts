@@ -111,6 +111,16 @@ export function mergedConfig(path: string, text: string, connection: Connection,
   return stringifyYAML(document, { lineWidth: 120, noRefs: true });
 }
 
+/** The owner's file with `folders` (absolute real paths) readable for the context `default`. Null when nothing would change. */
+export function withFolders(path: string, text: string, folders: readonly string[]): string | null {
+  const existing = asLayer(path, parseYAML(text));
+  const before = { apiVersion, kind, ...existing.document };
+  const document: Mapping = structuredClone(before);
+  grant(mapping(document, "spec"), { labels: {}, folders, fullAccess: false, minimal: false });
+  if (isDeepStrictEqual(document, before)) return null;
+  return stringifyYAML(document, { lineWidth: 120, noRefs: true });
+}
+
 /** Contexts the owner wrote stay; a folder allowed now is added to `default`, and `operator` where there is none. */
 function grant(spec: Mapping, { folders, fullAccess }: Choices): void {
   const contexts: unknown[] = Array.isArray(spec.security_contexts) ? spec.security_contexts : [];

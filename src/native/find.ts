@@ -58,6 +58,8 @@ export async function loadAddon(name: NativeName, dirs: readonly string[]): Prom
   return `${name} could not be loaded (${refusals.join("; ")})`;
 }
 
+export const isEmbedded = async (name: NativeName): Promise<boolean> => (await embedded(name)).kind === "embedded";
+
 /** Where parts go when the state directory does not allow programs: a folder of this user's own. */
 export const spareDir = (env: Readonly<Record<string, string | undefined>>): string =>
   join(env.BUN_TMPDIR || tmpdir(), `aegis-native-${process.getuid?.() ?? 0}`);

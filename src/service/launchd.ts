@@ -1,5 +1,7 @@
-/** The launchd agent of macOS: its property list, the words launchctl is given, and what it says back. */
+/** launchd keeps the daemon running on macOS: its property list, the words launchctl is given, and what it says back. */
 import { join } from "node:path";
+import { AegisError } from "../errors.ts";
+import { type ManagerOptions, marker, type ServiceManager, type ServiceStatus } from "./spec.ts";
 
 export const label = "io.aegis.edge";
 
@@ -54,7 +56,7 @@ export function plist({ executable, configPath, stateDir, env }: AgentSpec): str
     StandardOutPath: out,
     StandardErrorPath: err,
   };
-  return `<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">\n<plist version="1.0">\n${render(job, "  ")}</plist>\n`;
+  return `<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">\n<!-- ${marker} -->\n<plist version="1.0">\n${render(job, "  ")}</plist>\n`;
 }
 
 /** What launchctl is given, in the order to try; the older verbs are for systems without the newer. */
@@ -88,3 +90,60 @@ export function readStatus(exit: number | null, stdout: string): AgentStatus {
   if (pid !== null && pid > 0) return { kind: "running", pid };
   return { kind: "stopped", lastExit: number("LastExitStatus") };
 }
+
+const userId = (): number => process.getuid?.() ?? 0;
+
+/** The first of `attempts` that launchctl takes. */
+async function firstThatWorks({ run }: ManagerOptions, attempts: readonly (readonly string[])[]): Promise<void> {
+  const said: string[] = [];
+  for (const words of attempts) {
+    const end = await run("launchctl", words, { timeoutMs: 30_000 });
+    if (end.status === 0) return;
+    said.push(`launchctl ${words.join(" ")}: ${(end.stderr || end.stdout).trim() || `ended with ${end.status}`}`);
+  }
+  throw new AegisError("internal", said.join("; "), { hint: "aegis edge service status" });
+}
+
+export const launchd: ServiceManager = {
+  name: "launchd",
+  files: (spec) => [{ path: plistPath(spec.home), text: plist(spec) }],
+  print: plist,
+  async obstacle(spec) {
+    if (spec.runAs === null) return null;
+    return new AegisError(
+      "usage",
+      "--system is for Linux; on macOS the daemon is an agent of the user who enrolled it",
+    );
+  },
+  async activate(spec, options) {
+    const path = plistPath(spec.home);
+    // What is loaded already would keep the old list.
+    await options.run("launchctl", launchctl.stop(userId(), path)[0] ?? [], { timeoutMs: 40_000 });
+    await firstThatWorks(options, launchctl.start(userId(), path));
+  },
+  async deactivate({ home }, options) {
+    if ((await launchd.status({ home, runAs: null, stateDir: "" }, options)).state === "missing") return;
+    await firstThatWorks(options, launchctl.stop(userId(), plistPath(home)));
+  },
+  async reload() {},
+  restart: (_owner, options) => firstThatWorks(options, launchctl.restart(userId())),
+  linger: async () => "it runs while you are logged in: an agent ends with its user's session",
+  async status(_owner, { run }): Promise<ServiceStatus> {
+    const end = await run("launchctl", launchctl.status(), { timeoutMs: 10_000 });
+    const status = readStatus(end.status, end.stdout);
+    const base = { restarts: null, enabled: status.kind !== "not_loaded" };
+    if (status.kind === "running") return { ...base, state: "running", pid: status.pid, detail: "" };
+    if (status.kind === "not_loaded") return { ...base, state: "missing", pid: null, detail: "" };
+    const failed = status.lastExit !== null && status.lastExit !== 0;
+    return {
+      ...base,
+      state: failed ? "failed" : "stopped",
+      pid: null,
+      detail: failed ? `last exit status ${status.lastExit}` : "",
+    };
+  },
+  logs({ stateDir }) {
+    const { out, err } = logPaths(stateDir);
+    return { files: [err, out] };
+  },
+};

@@ -1,5 +1,8 @@
-/** The Windows service through NSSM: what it is set to, the words nssm is given, and what it says back. */
+/** NSSM keeps the daemon running on Windows: what it is set to, the words it is given, and what it says back. */
 import { win32 } from "node:path";
+import { AegisError } from "../errors.ts";
+import type { ProgramEnd } from "../platform/run-program.ts";
+import type { ManagerOptions, ServiceManager, ServiceSpec, ServiceState } from "./spec.ts";
 
 export const serviceName = "aegis-edge";
 
@@ -87,7 +90,7 @@ export function installCommands(spec: NssmSpec): string[][] {
   }
 }
 
-export const nssm = {
+export const words = {
   start: (): string[] => ["start", serviceName],
   stop: (): string[] => ["stop", serviceName],
   restart: (): string[] => ["restart", serviceName],
@@ -134,3 +137,93 @@ export function isProtectedPlace(executable: string, env: Readonly<Record<string
     ),
   );
 }
+
+/** nssm64.exe lies beside aegis.exe; else wherever PATH has it. */
+const helper = (executable: string): string[] => [
+  win32.join(win32.dirname(executable), "nssm64.exe"),
+  "nssm64.exe",
+  "nssm.exe",
+];
+
+async function call(
+  { run }: ManagerOptions,
+  args: readonly string[],
+  executable = process.execPath,
+): Promise<ProgramEnd> {
+  let end: ProgramEnd = { status: null, stdout: "", stderr: "" };
+  for (const program of helper(executable)) {
+    end = await run(program, args, { timeoutMs: 45_000 });
+    if (end.status !== null) break;
+  }
+  return end;
+}
+
+function failure(args: readonly string[], { stdout, stderr, status }: ProgramEnd): AegisError {
+  const said = plainText(stderr) || plainText(stdout) || `ended with ${status}`;
+  const hint = /denied|administrator/i.test(said)
+    ? 'run it in a terminal that was opened with "Run as administrator"'
+    : "aegis edge service status";
+  return new AegisError("internal", `nssm ${args.join(" ")}: ${said}`, { hint });
+}
+
+async function must(options: ManagerOptions, args: readonly string[]): Promise<void> {
+  const end = await call(options, args);
+  if (end.status !== 0) throw failure(args, end);
+}
+
+const serviceStates: Readonly<Record<NssmStatus, ServiceState>> = {
+  running: "running",
+  stopped: "stopped",
+  paused: "failed",
+  starting: "starting",
+  stopping: "stopped",
+  missing: "missing",
+  unknown: "failed",
+};
+
+export const nssm: ServiceManager = {
+  name: "nssm",
+  files: () => [],
+  print: (spec) => `${JSON.stringify(descriptor(spec), null, 2)}\n`,
+  async obstacle(spec: ServiceSpec, options) {
+    const end = await call(options, words.status(), spec.executable);
+    if (end.status === null)
+      return new AegisError("unprocessable", `nssm64.exe is neither beside ${spec.executable} nor on the Path`, {
+        hint: "install aegis again: iwr -useb https://get.100monkeys.ai | iex",
+      });
+    if (spec.runAs !== null)
+      return new AegisError("usage", "--system is for Linux; a Windows service belongs to the system anyway");
+    return null;
+  },
+  async activate(spec, options) {
+    const present = readStatus(...statusOf(await call(options, words.status()))) !== "missing";
+    const [install, ...settings] = installCommands(spec);
+    if (install && !present) await must(options, install);
+    for (const setting of settings) await must(options, setting);
+    await must(options, present ? words.restart() : words.start());
+  },
+  async deactivate(_owner, options) {
+    if (readStatus(...statusOf(await call(options, words.status()))) === "missing") return;
+    await call(options, words.stop());
+    await must(options, words.remove());
+  },
+  async reload() {},
+  restart: (_owner, options) => must(options, words.restart()),
+  linger: async () => null,
+  async status(_owner, options) {
+    const end = await call(options, words.status());
+    const state = readStatus(...statusOf(end));
+    const detail =
+      state === "paused"
+        ? "it ended too often in a row; aegis edge service restart"
+        : state === "unknown"
+          ? plainText(end.stdout || end.stderr)
+          : "";
+    return { state: serviceStates[state], pid: null, detail, restarts: null, enabled: state !== "missing" };
+  },
+  logs({ stateDir }) {
+    return { files: ["err", "out"].map((pipe) => win32.join(stateDir, "logs", `aegis-edge.${pipe}.log`)) };
+  },
+};
+
+const statusOf = ({ status, stdout }: ProgramEnd): [number | null, string] => [status, stdout];

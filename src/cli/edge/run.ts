@@ -1,6 +1,8 @@
 /** `edge run`, also called `daemon`: holds the stream to the controller until it is told to stop. */
 import { runDaemon } from "../../daemon/run.ts";
+import { serviceNotifications } from "../../daemon/service-notify.ts";
 import { systemClock } from "../../platform/clock.ts";
+import { systemProgram } from "../../platform/system-program.ts";
 import { command } from "../command.ts";
 import { jsonLog } from "../json-log.ts";
 import { configFile, configFlag, edgeDir, stateDirFlag } from "../options.ts";
@@ -16,14 +18,22 @@ export default command({
   },
   async run(given) {
     const { args, env, home, stop } = given;
+    const stateDir = edgeDir(args["state-dir"], given);
+    const log = jsonLog("debug");
+    const service = await serviceNotifications({
+      ...{ stateDir, env, log, clock: systemClock, signal: stop },
+      run: systemProgram(systemClock),
+    });
+    if (service) stop.addEventListener("abort", service.stopping, { once: true });
     await runDaemon({
-      stateDir: edgeDir(args["state-dir"], given),
+      ...(service ? { onReady: service.ready, onState: service.state } : {}),
+      stateDir,
       ...configFile(args.config, given),
       once: args.once,
       env,
       home,
       clock: systemClock,
-      log: jsonLog("debug"),
+      log,
       signal: stop,
     });
     return undefined;

@@ -1,0 +1,131 @@
+/** What the flags and this machine say about the service that is meant. */
+import { realpath, stat } from "node:fs/promises";
+import { userInfo } from "node:os";
+import { join } from "node:path";
+import { readStatus } from "../../daemon/status.ts";
+import { AegisError } from "../../errors.ts";
+import { systemClock } from "../../platform/clock.ts";
+import { edgeFileNames, resolveFrom } from "../../platform/paths.ts";
+import { readProxy } from "../../platform/proxy-env.ts";
+import { systemProgram } from "../../platform/system-program.ts";
+import { serviceManager } from "../../service/detect.ts";
+import type { InstallOptions } from "../../service/manager.ts";
+import type { AllowedFolder, ServiceSpec } from "../../service/spec.ts";
+import { many, type Surroundings } from "../command.ts";
+import { edgeDir } from "../options.ts";
+
+export const systemFlag = {
+  type: "boolean",
+  description: "a service of the whole system, run as the user aegis (Linux, as root)",
+} as const;
+
+export const installFlags = {
+  force: { type: "boolean", description: "replace a service of the same name that somebody else wrote" },
+  "keep-existing": { type: "boolean", description: "leave files that differ as they are, and start what they say" },
+  "non-interactive": { type: "boolean", description: "ask nothing" },
+  print: { type: "boolean", description: "print what would be written and change nothing" },
+  platform: { type: "string", valueHint: "linux|darwin|windows", description: "with --print: for another platform" },
+  system: systemFlag,
+  proxy: { type: "string", valueHint: "URL", description: "the way out: HTTPS_PROXY for the daemon" },
+  allow: many("PATH[:ro|rw]", "a folder that tools may see (default ro)"),
+  "allow-user-bus": { type: "boolean", description: "tools may talk to your service manager; service.* needs it" },
+  "allow-jit": { type: "boolean", description: "programs with a JIT may run, such as MCP servers on node" },
+  "allow-unsandboxed": { type: "boolean", description: "go on where the system gives no user namespaces" },
+} as const;
+
+interface SpecFlags {
+  system: boolean;
+  proxy: string | undefined;
+  "allow-user-bus": boolean;
+  "allow-jit": boolean;
+  "allow-unsandboxed": boolean;
+}
+
+export const systemUser = "aegis";
+export const systemHome = "/var/lib/aegis";
+
+/** Where the service's state is: the system's own place, or the user's. */
+export const serviceStateDir = (system: boolean, around: Surroundings): string =>
+  system ? join(systemHome, ".aegis/edge") : edgeDir(undefined, around);
+
+export async function serviceSpec(
+  args: SpecFlags,
+  allow: readonly string[],
+  around: Surroundings,
+): Promise<ServiceSpec> {
+  const { env, home } = around;
+  const { system } = args;
+  const stateDir = serviceStateDir(system, around);
+  const proxies = ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE"].flatMap((name) =>
+    env[name] ? [[name, env[name]] as const] : [],
+  );
+  if (args.proxy !== undefined) readProxy(args.proxy, "--proxy");
+  return {
+    executable: await stableExecutable(),
+    configPath: join(stateDir, edgeFileNames.config),
+    stateDir,
+    home: system ? systemHome : home,
+    runAs: system ? systemUser : null,
+    env: {
+      ...(env.PATH ? { PATH: env.PATH } : {}),
+      ...Object.fromEntries(proxies),
+      ...(args.proxy === undefined ? {} : { HTTPS_PROXY: args.proxy }),
+    },
+    allow: await Promise.all(allow.map((text) => allowedFolder(text, home))),
+    allowUserBus: args["allow-user-bus"],
+    allowJit: args["allow-jit"],
+    allowUnsandboxed: args["allow-unsandboxed"],
+    notify: await notifyAccess(),
+  };
+}
+
+/** A symbolic link on PATH that leads here stays what it is over updates, as Homebrew's does. */
+async function stableExecutable(): Promise<string> {
+  const real = await realpath(process.execPath);
+  const found = Bun.which("aegis");
+  return found && (await realpath(found).catch(() => null)) === real ? found : real;
+}
+
+async function allowedFolder(text: string, home: string): Promise<AllowedFolder> {
+  const [, path = text, mode = "ro"] = /^(.+):(ro|rw)$/.exec(text) ?? [];
+  const wanted = resolveFrom(process.cwd(), path, home);
+  const real = await realpath(wanted).catch((cause: Error) => {
+    throw new AegisError("usage", `--allow ${text}: ${wanted} does not exist`, { cause });
+  });
+  if (!(await stat(real)).isDirectory()) throw new AegisError("usage", `--allow ${text}: ${real} is not a folder`);
+  return { path: real, mode: mode === "rw" ? "rw" : "ro" };
+}
+
+/** Without the native part the daemon's word goes through a child, which systemd must then believe. */
+async function notifyAccess(): Promise<"main" | "all"> {
+  const { canNotify } = await import("../../daemon/service-notify.ts");
+  return (await canNotify()) ? "main" : "all";
+}
+
+/** What manager and commands need of this machine. */
+export function installOptions(
+  stateDir: string,
+  conflicts: InstallOptions["conflicts"],
+  around: Surroundings,
+): InstallOptions {
+  const { env, stop, terminal } = around;
+  return {
+    manager: serviceManager(),
+    run: systemProgram(systemClock),
+    env,
+    user: userInfo().username,
+    conflicts,
+    connected: (patienceMs) => connectedWithin(stateDir, patienceMs, stop),
+    say: (text) => terminal.warn(text),
+  };
+}
+
+async function connectedWithin(stateDir: string, patienceMs: number, stop: AbortSignal): Promise<string | null> {
+  const limit = systemClock.monotonic() + patienceMs;
+  for (;;) {
+    const status = await readStatus(stateDir);
+    if (status?.alive && status.state === "connected") return null;
+    if (stop.aborted || systemClock.monotonic() >= limit) return status?.lastError ?? "the daemon has not reported yet";
+    await systemClock.sleep(100, stop);
+  }
+}

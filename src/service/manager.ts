@@ -1,0 +1,160 @@
+/** Installs, removes and watches the service: files in one step, conflicts by the owner's word, and a start that is proved. */
+import { lstat, mkdir, readdir, readFile, rm, rmdir } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { AegisError } from "../errors.ts";
+import { PUBLIC_FILE, writeFileAtomic } from "../platform/private-file.ts";
+import {
+  isOurs,
+  type ManagerOptions,
+  type Owner,
+  type ServiceFile,
+  type ServiceManager,
+  type ServiceSpec,
+  type ServiceStatus,
+} from "./spec.ts";
+
+export interface InstallOptions extends ManagerOptions {
+  manager: ServiceManager;
+  /** Login name, for lingering. */
+  user: string;
+  /** What to do with a unit of somebody else's making. */
+  conflicts: "refuse" | "force" | "keep";
+  /** Resolves with null once the daemon is connected, or after the patience with why it is not. */
+  connected(patienceMs: number): Promise<string | null>;
+  say(text: string): void;
+}
+
+export interface Installed {
+  /** Files that were written; empty when everything was as it should be. */
+  written: string[];
+  status: ServiceStatus;
+  /** Why it is not connected; null when it is. */
+  notConnected: string | null;
+}
+
+const connectPatienceMs = 15_000;
+const logLines = 20;
+
+export async function install(spec: ServiceSpec, options: InstallOptions): Promise<Installed> {
+  const { manager, conflicts, say } = options;
+  const problem = await manager.obstacle(spec, options);
+  if (problem) throw problem;
+  const wanted = manager.files(spec);
+  const plan = await compare(wanted, conflicts);
+  const stale = await ourOther(wanted);
+  for (const file of plan) {
+    await mkdir(dirname(file.path), { recursive: true, mode: 0o755 });
+    await writeFileAtomic(file.path, file.text, PUBLIC_FILE);
+  }
+  for (const path of stale) await rm(path, { force: true });
+  try {
+    await manager.activate(spec, options);
+  } catch (error) {
+    throw await withLog(spec, options, AegisError.from(error));
+  }
+  const wish = await manager.linger(spec, options.user, options);
+  if (wish) say(wish);
+  const notConnected = await options.connected(connectPatienceMs);
+  const written = [...plan.map(({ path }) => path), ...stale];
+  return { written, status: await manager.status(spec, options), notConnected };
+}
+
+/** Which of the wanted files differ from what lies there. Throws `bootstrap_conflict` on what somebody else wrote or changed. */
+async function compare(wanted: readonly ServiceFile[], conflicts: InstallOptions["conflicts"]): Promise<ServiceFile[]> {
+  const changed: ServiceFile[] = [];
+  for (const file of wanted) {
+    const found = await lstat(file.path).catch(() => null);
+    if (found?.isSymbolicLink())
+      throw new AegisError("bootstrap_conflict", `${file.path} is a symbolic link${await leadsToNull(file.path)}`, {
+        hint: `rm ${file.path}, then try again`,
+      });
+    const text = found ? await readFile(file.path, "utf8") : null;
+    if (text === file.text) continue;
+    if (text !== null && !isOurs(text) && conflicts !== "force") {
+      if (conflicts === "keep") continue;
+      throw new AegisError("bootstrap_conflict", `${file.path} is there already and was written by somebody else`, {
+        hint: "--force replaces it, --keep-existing goes on with it",
+      });
+    }
+    if (text !== null && conflicts === "keep") continue;
+    changed.push(file);
+  }
+  return changed;
+}
+
+async function leadsToNull(path: string): Promise<string> {
+  const { readlink } = await import("node:fs/promises");
+  return (await readlink(path)) === "/dev/null" ? ", which masks the service" : "";
+}
+
+/** Drop-ins of ours that are no longer asked for. */
+async function ourOther(wanted: readonly ServiceFile[]): Promise<string[]> {
+  const keep = new Set(wanted.map(({ path }) => path));
+  return (await ownFiles(wanted[0]?.path)).filter((path) => !keep.has(path));
+}
+
+/** The unit and its drop-ins, as far as they hold our marker. */
+async function ownFiles(path: string | undefined): Promise<string[]> {
+  if (path === undefined) return [];
+  const folder = `${path}.d`;
+  const names = await readdir(folder).catch(() => []);
+  const candidates = [path, ...names.map((name) => join(folder, name))];
+  const ours = await Promise.all(candidates.map(async (one) => isOurs(await readFile(one, "utf8").catch(() => ""))));
+  return candidates.filter((_, index) => ours[index]);
+}
+
+export interface Uninstalled {
+  removed: string[];
+  /** Files of others that stay. */
+  left: string[];
+}
+
+/** Twice is the same as once. */
+export async function uninstall(
+  spec: ServiceSpec,
+  options: ManagerOptions & Pick<InstallOptions, "manager">,
+): Promise<Uninstalled> {
+  const { manager } = options;
+  const path = manager.files(spec)[0]?.path;
+  const present = path === undefined || (await lstat(path).catch(() => null)) !== null;
+  if (present) await manager.deactivate(spec, options);
+  if (path === undefined) return { removed: [], left: [] };
+  const removed = await ownFiles(path);
+  for (const one of removed) await rm(one, { force: true });
+  const folder = `${path}.d`;
+  const left = (await readdir(folder).catch(() => [])).map((name) => join(folder, name));
+  if (left.length === 0) await rmdir(folder).catch(() => {});
+  if (present && !removed.includes(path)) left.unshift(path);
+  if (removed.length > 0) await manager.reload(spec, options);
+  return { removed, left };
+}
+
+/** The error, what it usually means, and the daemon's last words. */
+async function withLog(owner: Owner, options: InstallOptions, error: AegisError): Promise<AegisError> {
+  const { detail } = await options.manager.status(owner, options);
+  const known = diagnosis(detail);
+  const text = (await lastWords(owner, options)).trim();
+  const message = [error.message, ...(known ? [known] : []), ...(text ? [`its last words:\n${text}`] : [])].join("\n");
+  return new AegisError(error.code, message, { cause: error, ...(error.hint ? { hint: error.hint } : {}) });
+}
+
+async function lastWords(owner: Owner, { manager, run }: InstallOptions): Promise<string> {
+  const where = manager.logs(owner, { lines: logLines, follow: false });
+  if ("command" in where) {
+    const [command = "", ...args] = where.command;
+    return (await run(command, args, { timeoutMs: 10_000 })).stdout;
+  }
+  const texts = await Promise.all(where.files.map((path) => readFile(path, "utf8").catch(() => "")));
+  return texts.join("").split("\n").slice(-logLines).join("\n");
+}
+
+/** What systemd's own exit statuses mean here. */
+function diagnosis(detail: string): string | null {
+  if (detail.includes("status 217"))
+    return "217: this system gives no user namespaces; --allow-unsandboxed goes on without";
+  if (detail.includes("status 226"))
+    return "226: a folder that the unit shows does not exist; was one given to --allow removed?";
+  if (detail.includes("status 203")) return "203: the executable cannot be run from where it lies";
+  if (detail.includes("status 78")) return "78: this host is not enrolled, or its settings are invalid";
+  return null;
+}
