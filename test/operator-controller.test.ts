@@ -4,7 +4,8 @@
  */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { randomBytes, randomUUID } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { CallRequest } from "../src/controller/dispatch-types.ts";
 import type { FrameKind } from "../src/envelope/frame.ts";
@@ -365,4 +366,74 @@ test("32 where only the context that can do something is signed, what is left ca
   expect([existsSync(canary()), identityFiles()]).toEqual([false, before]);
   expect(JSON.parse(host.text("run/status.json"))).toMatchObject({ operatorOnly: { holds: true } });
   await attacker.stop();
+});
+
+test("42 a context without signatures that allows everything does not lead to the settings that demand them", async () => {
+  settings({ ...quickly, trusted_operators: trusted() });
+  const work = mkdtempSync(join(tmpdir(), "aegis-work-"));
+  const links = { state: host.stateDir, aegis: join(host.home, ".aegis"), key: host.file("node.key"), root: "/" };
+  const mine = join(work, "mine");
+  /** As it was: links lead there, and a file of one's own lies beside them. */
+  const prepare = () => {
+    rmSync(work, { recursive: true, force: true });
+    mkdirSync(work);
+    for (const [name, to] of Object.entries(links)) symlinkSync(to, join(work, name));
+    writeFileSync(mine, "spec: {}");
+  };
+  const attacker = await attack();
+  const before = identityFiles();
+  const call = (tool: string, args: object) =>
+    attacker.call({ context: "operator", tool, argsJson: JSON.stringify(args) });
+
+  const targets = [
+    ...["aegis-config.yaml", "node.key", "controller.keys", "secrets/x", ""].map((name) => join(host.stateDir, name)),
+    ...["config.yaml", "edge", "", "operator.key"].map((name) => join(host.home, ".aegis", name)),
+    ...["state/aegis-config.yaml", "aegis/config.yaml", "key", "state", `root${host.stateDir}/node.key`].map((name) =>
+      join(work, name),
+    ),
+    join(host.home, "work/../.aegis/config.yaml"),
+    `${host.home}/.aegis/./config.yaml`,
+    `${host.home}//.aegis/config.yaml`,
+  ].map((path) => path.replace(/(.)\/$/, "$1"));
+  for (const path of targets) {
+    const edit = { target_content: "spec", replacement_content: "x" };
+    const attempts: [tool: string, args: object][] = [
+      ["fs.write", { path, content: "spec: {}" }],
+      ["fs.write", { path, content: "x", offset: 0 }],
+      ["fs.edit", { path, ...edit }],
+      ["fs.multi_edit", { path, edits: [edit] }],
+      ["fs.delete", { path, recursive: true }],
+      ["fs.create_dir", { path: join(path, "x") }],
+      ["fs.move", { path: mine, destination: path, overwrite: true }],
+      ["fs.move", { path, destination: join(work, "taken") }],
+      ["fs.read", { path }],
+      ["fs.grep", { path, pattern: "." }],
+    ];
+    for (const [tool, args] of attempts) {
+      prepare();
+      const answer = await call(tool, args);
+      // A link is the work folder's own and may go; what it leads to may not.
+      const isLink = path.startsWith(work) && /delete|move/.test(tool);
+      if (!isLink) expect(`${tool} ${path}: ${answer.result?.ok}`).toBe(`${tool} ${path}: false`);
+    }
+  }
+  const { identity: kept } = JSON.parse(host.text("run/status.json")) as { identity: { protected: boolean } };
+  const file = host.file("aegis-config.yaml");
+  for (const args of [
+    ["-c", `echo x >> ${file}`],
+    ["-c", `cat ${host.file("node.key")}`],
+    ["-c", `rm -rf ${host.stateDir}`],
+  ])
+    if (kept.protected)
+      expect(await call("cmd.run", { command: "/bin/sh", args })).toMatchObject({ result: { ok: false } });
+  const after = identityFiles();
+  for (const name of Object.keys(before).filter((name) => name.startsWith(".aegis")))
+    expect(`${name} ${after[name]}`).toBe(`${name} ${before[name]}`);
+  // The context is as free as it says, everywhere else.
+  expect(await call("fs.write", { path: canary(), content: "x" })).toMatchObject({
+    started: true,
+    result: { ok: true },
+  });
+  await attacker.stop();
+  rmSync(work, { recursive: true });
 });
