@@ -27,15 +27,24 @@ export interface Targets {
 
 /** Shortest start of an id that stands for it. */
 const minPrefix = 6;
+const fullId = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 export function createTargets({ store, nodes }: { store: Store; nodes: LiveNodes }): Targets {
   const hosts = async (tenantId: string): Promise<KnownHost[]> => (await store.nodes(tenantId)).map(knownHost);
 
+  /** Most callers name a host by its id, and need not look at all others. */
+  async function byFullId(tenantId: string, name: string): Promise<KnownHost | null> {
+    const row = fullId.test(name) ? await store.node(name.toLowerCase()) : null;
+    return row?.tenantId === tenantId ? knownHost(row) : null;
+  }
+  const find = async (tenantId: string, name: string): Promise<KnownHost> =>
+    (await byFullId(tenantId, name)) ?? pick(await hosts(tenantId), name);
+
   async function chosen(tenantId: string, target: Target): Promise<KnownHost[]> {
+    if (typeof target === "object" && "Node" in target) return [await find(tenantId, target.Node)];
     const all = await hosts(tenantId);
     const present = all.filter(({ row }) => row.revokedAt === null);
     if (target === "All" || "All" in target) return present;
-    if ("Node" in target) return [pick(all, target.Node)];
     if ("Nodes" in target) return [...new Set(target.Nodes.map((name) => pick(all, name)))];
     if ("Group" in target) {
       const group = await store.group(tenantId, target.Group);
@@ -73,7 +82,7 @@ export function createTargets({ store, nodes }: { store: Store; nodes: LiveNodes
       }
       return { resolved, skipped };
     },
-    find: async (tenantId, name) => pick(await hosts(tenantId), name),
+    find,
     members: async (tenantId, group) =>
       membersOf(
         (await hosts(tenantId)).filter(({ row }) => row.revokedAt === null),
