@@ -47,8 +47,10 @@ export async function install(spec: ServiceSpec, options: InstallOptions): Promi
     await writeFileAtomic(file.path, file.text, PUBLIC_FILE);
   }
   for (const path of stale) await rm(path, { force: true });
+  const nothingToDo = plan.length === 0 && stale.length === 0 && wanted.length > 0;
   try {
-    await manager.activate(spec, options);
+    const runs = nothingToDo && (await manager.status(spec, options)).state === "running";
+    if (!runs) await manager.activate(spec, options);
   } catch (error) {
     throw await withLog(spec, options, AegisError.from(error));
   }

@@ -12,13 +12,17 @@ import {
 import { AegisError } from "../../errors.ts";
 import { systemClock } from "../../platform/clock.ts";
 import { silentLog } from "../../platform/log.ts";
+import { systemProgram } from "../../platform/system-program.ts";
+import { ensureSystemUser, giveTo, systemHome } from "../../service/system-user.ts";
 import { command, many, type Surroundings } from "../command.ts";
 import { configFile, configFlag, edgeDir, outputFlag, pairs, printResult, stateDirFlag } from "../options.ts";
 import { readToken } from "../secret-input.ts";
 import { facts, table } from "../terminal.ts";
+import { installAfterEnrollment } from "./service-install.ts";
+import { serviceStateDir } from "./service-spec.ts";
 
 export default command({
-  example: "aegis edge enroll --token-file enrollment.jwt --no-service",
+  example: "aegis edge enroll --token-file enrollment.jwt",
   details: `Prints its plan first: which controller, which fingerprints, which files. On a terminal it asks about what is there
 already and which folders tools may see; elsewhere, and with --non-interactive, it refuses conflicts with exit 4.`,
   args: {
@@ -51,6 +55,10 @@ already and which folders tools may see; elsewhere, and with --non-interactive, 
       negativeDescription: "install no service; print the command that runs the daemon",
     },
     allow: many("PATH", "a folder that reading tools may see"),
+    "allow-unsandboxed": {
+      type: "boolean",
+      description: "install the service also where there are no user namespaces",
+    },
     "full-access": { type: "boolean", description: "add the context `operator`, under which everything is allowed" },
     output: outputFlag,
   },
@@ -58,15 +66,13 @@ already and which folders tools may see; elsewhere, and with --non-interactive, 
     const { args, every, env, home, terminal, stop } = given;
     if (args.force && args["keep-existing"])
       throw new AegisError("usage", "--force and --keep-existing are opposites: give one of them");
-    if (args.service && !args["dry-run"])
-      throw new AegisError("usage", "this version installs no service", {
-        hint: "add --no-service; then run the daemon with: aegis edge run",
-      });
+    const system =
+      args.service && args["state-dir"] === undefined && process.getuid?.() === 0 && process.platform === "linux";
     const asks = terminal.interactive && !args["non-interactive"];
     const token = await readToken("TOKEN", args.token, args["token-file"], given);
     const input: EnrollInput = {
       token: token.reveal(),
-      stateDir: edgeDir(args["state-dir"], given),
+      stateDir: system ? serviceStateDir(true, given) : edgeDir(args["state-dir"], given),
       ...configFile(args.config, given),
       ...(args.name === undefined ? {} : { name: args.name }),
       hostname: hostname(),
@@ -76,25 +82,40 @@ already and which folders tools may see; elsewhere, and with --non-interactive, 
       minimal: args.minimal,
       conflicts: args.force ? "force" : args["keep-existing"] ? "keep" : asks ? "ask" : "refuse",
       env,
-      home,
+      home: system ? systemHome : home,
     };
     let plan = await planEnrollment(input);
+    let allow = input.allow;
     if (args["dry-run"]) {
       await printResult(given, args.output, planRecord(plan), () => planText(plan));
       return undefined;
     }
-    if (asks) plan = await agree(plan, input, given);
+    if (asks) ({ plan, allow } = await agree(plan, input, given));
     else for (const line of planText(plan).trimEnd().split("\n")) terminal.note(line);
     stop.throwIfAborted();
+    const owner = system ? await ensureSystemUser(systemProgram(systemClock)) : null;
     const enrolled = await enroll(plan, { clock: systemClock, log: silentLog });
+    if (owner) await giveTo(owner, systemHome);
     await printResult(given, args.output, record(enrolled), () => facts(factsOf(enrolled)));
-    terminal.note(`next: ${runCommand(args)}`);
-    return undefined;
+    if (!args.service) {
+      terminal.note(`next: ${runCommand(args)}`);
+      return undefined;
+    }
+    return await installAfterEnrollment(
+      { system, allow, unsandboxed: args["allow-unsandboxed"], force: args.force },
+      given,
+    );
   },
 });
 
+interface Agreed {
+  plan: EnrollmentPlan;
+  /** Folders that tools may see, as they were typed. */
+  allow: readonly string[];
+}
+
 /** Shows the plan, settles what is open with the person at the terminal, and asks for a yes. */
-async function agree(first: EnrollmentPlan, input: EnrollInput, around: Surroundings): Promise<EnrollmentPlan> {
+async function agree(first: EnrollmentPlan, input: EnrollInput, around: Surroundings): Promise<Agreed> {
   const { terminal, stop } = around;
   const answers = new Map<string, "keep" | "overwrite">();
   const ask: Ask = async ({ what, path, why }) => {
@@ -111,9 +132,10 @@ async function agree(first: EnrollmentPlan, input: EnrollInput, around: Surround
   const isFresh = plan.entries.some(
     ({ what, action }) => what === "settings" && (action === "create" || action === "overwrite"),
   );
-  if (isFresh) plan = await widened(plan, input, ask, around);
+  let { allow } = input;
+  if (isFresh) ({ plan, allow } = await widened(plan, input, ask, around));
   for (const line of planText(plan).trimEnd().split("\n")) terminal.note(line);
-  if (plan.complete || (await terminal.confirm("enroll this host?", stop))) return plan;
+  if (plan.complete || (await terminal.confirm("enroll this host?", stop))) return { plan, allow };
   throw new AegisError("cancelled", "nothing was changed");
 }
 
@@ -123,7 +145,7 @@ async function widened(
   input: EnrollInput,
   ask: Ask,
   { terminal, stop }: Surroundings,
-): Promise<EnrollmentPlan> {
+): Promise<Agreed> {
   let { allow, fullAccess } = input;
   if (allow.length === 0) {
     const answer = await terminal.question(
@@ -137,8 +159,8 @@ async function widened(
       "May callers whose token names the context `operator` run and change everything?",
       stop,
     );
-  if (allow.length === input.allow.length && fullAccess === input.fullAccess) return plan;
-  return await resolveConflicts(await planEnrollment({ ...input, allow, fullAccess }), ask);
+  if (allow.length === input.allow.length && fullAccess === input.fullAccess) return { plan, allow };
+  return { plan: await resolveConflicts(await planEnrollment({ ...input, allow, fullAccess }), ask), allow };
 }
 
 function planText(plan: EnrollmentPlan): string {

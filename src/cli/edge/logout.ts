@@ -8,6 +8,7 @@ import { systemClock as clock } from "../../platform/clock.ts";
 import { command, type Surroundings } from "../command.ts";
 import { edgeDir, stateDirFlag } from "../options.ts";
 import { enrolledDir } from "./enrolled.ts";
+import { removeOwnService } from "./service-control.ts";
 
 /** A daemon that is told to stop gives its calls 20 s, and what they leave a few more. */
 const stopWithinMs = 35_000;
@@ -21,6 +22,7 @@ The controller goes on knowing the host, as disconnected, until an operator runs
       type: "boolean",
       description: "also revoke this host at the controller, with the operator's profile here",
     },
+    service: { type: "boolean", description: "also remove the service" },
     purge: { type: "boolean", description: "delete the whole state directory" },
     force: { type: "boolean", description: "end a daemon that does not stop by itself" },
     "state-dir": stateDirFlag,
@@ -32,6 +34,7 @@ The controller goes on knowing the host, as disconnected, until an operator runs
     // First, because it is the step that others may refuse.
     if (args.revoke) await revoke(nodeId, stateDir, given);
     await stopDaemon(stateDir, args.force, given);
+    if (args.service) await removeService(given);
     if (args.purge) await rm(stateDir, { recursive: true, force: true });
     for (const path of files) await rm(path, { force: true });
     terminal.note(args.purge ? `${stateDir} is gone` : "this host's key and token are gone");
@@ -43,6 +46,12 @@ The controller goes on knowing the host, as disconnected, until an operator runs
     return undefined;
   },
 });
+
+async function removeService(around: Surroundings): Promise<void> {
+  const { removed, left } = await removeOwnService(around);
+  for (const path of removed) around.terminal.note(`removed ${path}`);
+  for (const path of left) around.terminal.note(`${path} stays: somebody else wrote it`);
+}
 
 /** Also of a host whose settings are damaged, as far as the usual places go. */
 async function identityOf(

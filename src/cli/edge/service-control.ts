@@ -2,22 +2,26 @@
 import { open, readFile } from "node:fs/promises";
 import { systemClock } from "../../platform/clock.ts";
 import { systemProcesses } from "../../platform/process.ts";
-import { uninstall as uninstallService } from "../../service/manager.ts";
-import { command } from "../command.ts";
+import { type Uninstalled, uninstall as uninstallService } from "../../service/manager.ts";
+import { command, type Surroundings } from "../command.ts";
 import { outputFlag, printResult, wholeNumber } from "../options.ts";
 import { facts } from "../terminal.ts";
 import { installOptions, serviceSpec, systemFlag } from "./service-spec.ts";
 
 const plain = { proxy: undefined, "allow-user-bus": false, "allow-jit": false, "allow-unsandboxed": false };
 
+/** Also what `edge logout --service` does. */
+export async function removeOwnService(around: Surroundings, system = false): Promise<Uninstalled> {
+  const spec = await serviceSpec({ ...plain, system }, [], around);
+  return await uninstallService(spec, installOptions(spec.stateDir, "refuse", around));
+}
+
 const uninstall = command({
   example: "aegis edge service uninstall",
   details: "Stops the service and removes the files that aegis wrote for it. Keys, settings and logs stay.",
   args: { system: systemFlag, output: outputFlag },
   async run(given) {
-    const spec = await serviceSpec({ ...plain, system: given.args.system }, [], given);
-    const options = installOptions(spec.stateDir, "refuse", given);
-    const { removed, left } = await uninstallService(spec, options);
+    const { removed, left } = await removeOwnService(given, given.args.system);
     await printResult(given, given.args.output, { removed, left }, () =>
       removed.length > 0 ? removed.map((path) => `removed ${path}\n`).join("") : "no service of ours is installed\n",
     );

@@ -6,7 +6,7 @@ import { PUBLIC_FILE, writeFileAtomic } from "../../platform/private-file.ts";
 import { serviceManager } from "../../service/detect.ts";
 import { install as installService, uninstall } from "../../service/manager.ts";
 import type { ServiceSpec } from "../../service/spec.ts";
-import { command, type Given } from "../command.ts";
+import { command, type Given, type Surroundings } from "../command.ts";
 import { outputFlag, printResult } from "../options.ts";
 import { facts } from "../terminal.ts";
 import { installFlags, installOptions, serviceSpec } from "./service-spec.ts";
@@ -49,12 +49,42 @@ async function perform(given: Given<typeof args>, anew: boolean): Promise<number
   return await installAndTell(spec, given, anew);
 }
 
-/** Also what `edge enroll` ends with. */
-export async function installAndTell(
-  spec: ServiceSpec,
-  given: Pick<Given<typeof args>, "args" | "terminal" | "env" | "home" | "stop">,
-  anew: boolean,
+interface Wanted {
+  system: boolean;
+  allow: readonly string[];
+  unsandboxed: boolean;
+  force: boolean;
+}
+
+/** What `edge enroll` ends with: the host is enrolled whatever becomes of this. */
+export async function installAfterEnrollment(
+  { system, allow, unsandboxed, force }: Wanted,
+  around: Surroundings,
 ): Promise<number> {
+  const flags = {
+    system,
+    proxy: undefined,
+    "allow-user-bus": false,
+    "allow-jit": false,
+    "allow-unsandboxed": unsandboxed,
+  };
+  try {
+    const spec = await serviceSpec(flags, allow, around);
+    const options = installOptions(spec.stateDir, force ? "force" : "refuse", around);
+    const { status, notConnected } = await installService(spec, options);
+    const connection = notConnected === null ? "connected" : `not connected yet: ${notConnected}`;
+    around.terminal.note(`the service ${options.manager.name} keeps it ${status.state}; it is ${connection}`);
+    return notConnected === null ? 0 : 5;
+  } catch (thrown) {
+    const { code, message, hint } = AegisError.from(thrown);
+    throw new AegisError(code, `this host is enrolled, and no service was installed: ${message}`, {
+      cause: thrown,
+      hint: `${hint ? `${hint}; then: ` : ""}aegis edge service install`,
+    });
+  }
+}
+
+async function installAndTell(spec: ServiceSpec, given: Given<typeof args>, anew: boolean): Promise<number> {
   const { terminal } = given;
   const conflicts = given.args.force ? "force" : given.args["keep-existing"] ? "keep" : "refuse";
   const options = installOptions(spec.stateDir, conflicts, given);

@@ -11,6 +11,7 @@ import { systemProgram } from "../../platform/system-program.ts";
 import { serviceManager } from "../../service/detect.ts";
 import type { InstallOptions } from "../../service/manager.ts";
 import type { AllowedFolder, ServiceSpec } from "../../service/spec.ts";
+import { systemHome, systemUser } from "../../service/system-user.ts";
 import { many, type Surroundings } from "../command.ts";
 import { edgeDir } from "../options.ts";
 
@@ -40,9 +41,6 @@ interface SpecFlags {
   "allow-jit": boolean;
   "allow-unsandboxed": boolean;
 }
-
-export const systemUser = "aegis";
-export const systemHome = "/var/lib/aegis";
 
 /** Where the service's state is: the system's own place, or the user's. */
 export const serviceStateDir = (system: boolean, around: Surroundings): string =>
