@@ -7,7 +7,8 @@ import { type PolicyAnswer, testPolicy } from "../src/daemon/test-policy.ts";
 import { systemClock } from "../src/platform/clock.ts";
 import { systemProcesses } from "../src/platform/process.ts";
 import { defaultContext, securityContextsSchema } from "../src/policy/context.ts";
-import { cmdRun, systemPath } from "../src/tools/cmd-run.ts";
+import { cmdRun, commandHost, systemPath } from "../src/tools/cmd-run.ts";
+import { createJobs } from "../src/tools/jobs.ts";
 import { createRegistry } from "../src/tools/registry.ts";
 import { needs } from "./support/needs.ts";
 
@@ -39,9 +40,11 @@ async function ask(context: string, args: Record<string, unknown>): Promise<Poli
     { name: "any", principals: [{ sub: "*" }], capabilities: [{ tool_pattern: "cmd.run", command_allowlist: ["*"] }] },
   ]);
   const runner = systemProcesses({ clock: systemClock, launcher: null });
+  const host = { runner, clock: systemClock, path: systemPath, home };
+  const jobs = createJobs(commandHost(host), join(home, "jobs"));
   return testPolicy({
     config: { contexts: new Map(contexts.map((one) => [one.name, one])), requireOperatorSignature: false },
-    tools: createRegistry([cmdRun({ runner, clock: systemClock, path: systemPath, home })]),
+    tools: createRegistry([cmdRun({ ...host, jobs })]),
     world: { home, protectedPaths: [] },
     ...{ context, tool: "cmd.run", args },
   });

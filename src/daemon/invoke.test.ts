@@ -222,6 +222,23 @@ test("an honest call runs, with what policy grants it", async () => {
   ]);
 });
 
+test("what only follows up a call that was signed needs no signature of its own, and policy all the same", async () => {
+  const follows = probe("job.probe");
+  const edge = setup();
+  const get = (name: string) =>
+    name === "job.probe" ? { ...follows.tool, followsUp: true as const } : edge.host.tools.get(name);
+  const call = (forgery: Forgery) =>
+    invoke(
+      received({ tool: "job.probe", ...forgery }),
+      { ...edge.host, tools: { ...edge.host.tools, get } },
+      { signal: new AbortController().signal, output: () => Promise.resolve() },
+    );
+  const paths = JSON.stringify({ paths: [] });
+  expect(await call({ context: "signed", args: paths })).toMatchObject({ started: true, result: { ok: true } });
+  expect(await call({ args: paths })).toMatchObject({ started: false, result: { errorKind: "policy_violation" } });
+  expect(follows.seen.surroundings?.owner).toEqual({ tenant, context: "signed" });
+});
+
 describe("who speaks is not proven: envelope_invalid, and the tool is not even asked", () => {
   const rows: readonly [attack: string, forgery: Forgery, reason: RegExp][] = [
     ["a call for another tenant", { tenant: "evil" }, /belongs to tenant acme/],

@@ -62,17 +62,19 @@ export interface Invoked {
 
 /** What policy adds to a tool's surroundings. */
 type Granted = Required<Pick<ToolContext, "maxOutputBytes" | "allows" | "owner" | "secretEnv">>;
-type Proven = Pick<Invoked, "caller" | "operator" | "rule" | "signAgain">;
+export type Proven = Pick<Invoked, "caller" | "operator" | "rule" | "signAgain">;
 type Permission = Proven &
   (
     | { kind: "permitted"; call: PreparedCall; granted: Granted; release: () => void }
     | { kind: "refused"; errorKind: ErrorKind; message: string }
   );
 
+/** `onBegin` is told what is proven right before the tool starts; it neither refuses nor waits. */
 export async function invoke(
   received: ReceivedCall,
   host: Host,
   context: Omit<ToolContext, keyof Granted>,
+  onBegin?: (proven: Proven) => void,
 ): Promise<Invoked> {
   const permission = await permit(received, host);
   const { kind, caller, operator, rule, signAgain } = permission;
@@ -86,6 +88,7 @@ export async function invoke(
     return { result: refusal(permission.errorKind, permission.message), started: false, ...proven };
   const { call, granted, release } = permission;
   try {
+    onBegin?.(proven);
     return { result: await call.run({ ...context, ...granted }), started: true, ...proven };
   } finally {
     release();
@@ -124,7 +127,7 @@ async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
   const signed = operator.length > 0 ? host.operators.judge(operator, said) : null;
   if (signed?.kind === "refused") return unsigned(signed);
   if (signed) proven.operator = signed.operator;
-  else if (host.requireOperatorSignature || context.requireOperatorSignature)
+  else if ((host.requireOperatorSignature || context.requireOperatorSignature) && !host.tools.get(toolName)?.followsUp)
     return refuse("operator_signature_required", `context ${contextName} runs only what a trusted operator has signed`);
 
   const args = parseArgs(argsJson);

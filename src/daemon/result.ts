@@ -33,6 +33,7 @@ export function encodeResult({ result, signAgain, ...input }: ResultInput): Uint
       errorKind: result.errorKind ?? "",
       errorMessage: result.errorMessage ?? "",
       signal: result.signal ?? "",
+      jobId: result.jobId ?? "",
       ...(result.structured ? { structuredResult: jsonToStruct(result.structured) } : {}),
     },
     progressFrames: toLong(input.progressFrames),

@@ -209,7 +209,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
     const patience = new AbortController();
     const late = clock.sleep(drainGraceMs + killGraceMs, patience.signal);
     status.update({ draining: true });
-    await Promise.race([invocations.stop(drainGraceMs), late]);
+    await Promise.race([invocations.stop(drainGraceMs).then(() => tools.close()), late]);
     patience.abort();
     // A result counts as delivered once the controller has said that it is stored.
     const until = clock.monotonic() + deliveryMs;
@@ -233,6 +233,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
         },
       });
     if (signal.aborted) await drained.done;
+    else await tools.close();
   } finally {
     drained.forget();
     stopSessions.abort();

@@ -16,8 +16,9 @@ import { fakeClock } from "../../test/support/fake-clock.ts";
 import { type FakeProcess, fakeProcesses } from "../../test/support/fake-process.ts";
 import { type Clock, systemClock } from "../platform/clock.ts";
 import { Secret } from "../platform/log.ts";
-import { systemProcesses } from "../platform/process.ts";
-import { cmdRun, systemPath } from "./cmd-run.ts";
+import { type ProcessRunner, systemProcesses } from "../platform/process.ts";
+import { cmdRun, commandHost, systemPath } from "./cmd-run.ts";
+import { createJobs } from "./jobs.ts";
 import type { PreparedCall, StopReason, ToolContext, ToolResult } from "./tool.ts";
 
 let home: string;
@@ -27,7 +28,11 @@ beforeAll(() => {
 afterAll(() => rmSync(home, { recursive: true }));
 
 const runner = systemProcesses({ clock: systemClock, launcher: null });
-const tool = () => cmdRun({ runner, clock: systemClock, path: systemPath, home });
+const toolOn = (runner: ProcessRunner, clock: Clock) => {
+  const host = { runner, clock, path: systemPath, home };
+  return cmdRun({ ...host, jobs: createJobs(commandHost(host), join(home, "jobs")) });
+};
+const tool = () => toolOn(runner, systemClock);
 
 async function prepared(args: unknown, from = tool()): Promise<PreparedCall> {
   const preparation = await from.prepare(args);
@@ -291,10 +296,7 @@ describe("a command is stopped", () => {
   ) => {
     const clock = fakeClock();
     const processes = fakeProcesses();
-    const call = await prepared(
-      { command: "ls", ...args },
-      cmdRun({ runner: processes, clock, path: systemPath, home }),
-    );
+    const call = await prepared({ command: "ls", ...args }, toolOn(processes, clock));
     const result = call.run(toolContext());
     while (processes.all.length === 0) await systemClock.sleep(1, new AbortController().signal);
     const [process] = processes.all;

@@ -1,28 +1,26 @@
 /** Runs one command of the host, exactly as policy has judged it. */
-import { stat } from "node:fs/promises";
-import { userInfo } from "node:os";
-import { win32 } from "node:path";
 import type { Clock } from "../platform/clock.ts";
-import type { Pipe, ProcessRunner } from "../platform/process.ts";
+import type { ProcessRunner } from "../platform/process.ts";
 import { untilAbort } from "../platform/until-abort.ts";
 import { type Command, commandSchema, readCommand } from "./command-args.ts";
-import { type CommandStop, commandResult } from "./command-result.ts";
-import { trustedPath } from "./find-executable.ts";
-import { maskSecrets } from "./mask.ts";
+import { type CommandHost, limitsOf, runCommand } from "./command-process.ts";
+import { commandResult } from "./command-result.ts";
+import { follow, jobResult } from "./job-tools.ts";
+import type { Jobs } from "./jobs.ts";
 import { capOutput } from "./output-cap.ts";
 import { inputSchema } from "./parse-args.ts";
 import { failed } from "./results.ts";
-import type { Tool, ToolContext, ToolResult } from "./tool.ts";
+import type { StopReason, Tool, ToolContext, ToolResult } from "./tool.ts";
 
 /** Where bare names are looked for. */
-export const systemPath =
-  process.platform === "win32"
-    ? ["System32", "", "System32\\Wbem", "System32\\WindowsPowerShell\\v1.0"]
-        .map((folder) => win32.join(process.env.SystemRoot ?? "C:\\Windows", folder))
-        .join(win32.delimiter)
-    : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+export const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-export interface CmdRunOptions {
+export interface CmdRunOptions extends CommandHostOptions {
+  /** What outlives its call goes there; it must have been made for the same host. */
+  jobs: Jobs;
+}
+
+export interface CommandHostOptions {
   runner: ProcessRunner;
   clock: Clock;
   /** Directories for bare names, as in PATH; those that this user could change are passed over. */
@@ -30,8 +28,14 @@ export interface CmdRunOptions {
   home: string;
 }
 
-export function cmdRun({ runner, clock, path, home }: CmdRunOptions): Tool {
-  const search = { path, uid: process.getuid?.() ?? null };
+/** What commands and jobs of one daemon have in common. */
+export const commandHost = ({ runner, clock, path, home }: CommandHostOptions): CommandHost => ({
+  ...{ runner, clock, home },
+  search: { path, uid: process.getuid?.() ?? null },
+});
+
+export function cmdRun({ jobs, ...options }: CmdRunOptions): Tool {
+  const host = commandHost(options);
   return {
     descriptor: {
       name: "cmd.run",
@@ -42,15 +46,14 @@ export function cmdRun({ runner, clock, path, home }: CmdRunOptions): Tool {
       fleetCapable: true,
     },
     async prepare(args) {
-      const read = await readCommand(args, search);
+      const read = await readCommand(args, host.search);
       if (read.kind === "invalid_args") return read;
       const { command } = read;
       const dispose = async () => command.cwd?.close();
       async function run(context: ToolContext): Promise<ToolResult> {
+        if (command.obstacle === null && command.waitMs !== null) return asJob(command, command.waitMs, context);
         try {
-          return command.obstacle === null
-            ? await runCommand(command, context)
-            : failed("invalid_args", command.obstacle);
+          return command.obstacle === null ? await atOnce(command, context) : failed("invalid_args", command.obstacle);
         } finally {
           await dispose();
         }
@@ -59,119 +62,55 @@ export function cmdRun({ runner, clock, path, home }: CmdRunOptions): Tool {
     },
   };
 
-  async function runCommand(command: Command, context: ToolContext): Promise<ToolResult> {
-    const secrets = Object.entries(context.secretEnv ?? {});
-    const env = {
-      ...(await plainEnvironment(search, home)),
-      ...command.env,
-      ...Object.fromEntries(secrets.map(([name, secret]) => [name, secret.reveal()])),
-    };
-    const maxBytes = Math.min(context.maxOutputBytes, command.maxOutputBytes ?? Number.POSITIVE_INFINITY);
-    const values = secrets.map(([, secret]) => secret);
-    const pipes = {
-      stdout: { cap: capOutput(maxBytes), mask: maskSecrets(values) },
-      stderr: { cap: capOutput(maxBytes), mask: maskSecrets(values) },
-    };
-    const stop = stopSignal(context.signal, command, clock);
-
-    /** Once it is to stop, what it still prints is kept, and no reader may delay its end. */
-    async function show(pipe: Pipe, bytes: Uint8Array): Promise<void> {
-      if (bytes.length === 0) return;
-      pipes[pipe].cap.add(bytes);
-      if (!stop.signal.aborted) await untilAbort(context.output(pipe, bytes), stop.signal);
-    }
-
-    const running = runner.start({
-      executable: command.executable,
-      name: command.name,
-      args: command.args,
-      cwd: command.cwd?.self ?? ((await isDirectory(home)) ? home : "/"),
-      env,
-      stdin: command.stdin,
-      output(pipe, piece) {
-        stop.printed();
-        return show(pipe, pipes[pipe].mask.add(piece));
-      },
-    });
-    stop.signal.addEventListener("abort", running.stop, { once: true });
-    if (stop.signal.aborted) running.stop();
+  /** The call lasts as long as the command, and the command waits for whoever reads it. */
+  async function atOnce(command: Command, context: ToolContext): Promise<ToolResult> {
+    const maxBytes = mostBytes(command, context);
+    const caps = { stdout: capOutput(maxBytes), stderr: capOutput(maxBytes) };
+    const limits = limitsOf(command, context.signal, host.clock);
     try {
-      const end = await running.ended;
-      // A call that is cancelled while its last words are read has a command that ended by itself.
-      const stopped = end.kind !== "not_started" && end.stopped ? (stop.signal.reason as CommandStop) : null;
-      for (const pipe of ["stdout", "stderr"] as const) await show(pipe, pipes[pipe].mask.end());
-      const [stdout, stderr] = [pipes.stdout.cap.captured(), pipes.stderr.cap.captured()];
-      return commandResult({ name: command.name, end, stopped, stdout, stderr });
+      const ended = await runCommand(host, {
+        ...{ command, secretEnv: context.secretEnv ?? {}, stop: limits.signal, onPrinted: limits.printed },
+        /** Once it is to stop, what it still prints is kept, and no reader may delay its end. */
+        async output(pipe, bytes) {
+          caps[pipe].add(bytes);
+          if (!limits.signal.aborted) await untilAbort(context.output(pipe, bytes), limits.signal);
+        },
+      });
+      const [stdout, stderr] = [caps.stdout.captured(), caps.stderr.captured()];
+      return commandResult({ name: command.name, ...ended, stdout, stderr });
     } finally {
-      stop.release();
+      limits.release();
     }
   }
-}
 
-interface StopSignal {
-  /** Its reason is a CommandStop. */
-  signal: AbortSignal;
-  /** Silence begins anew. */
-  printed(): void;
-  /** Its timers are no longer needed. */
-  release(): void;
-}
-
-/** Aborts with the call, at the command's own time limit, or after it was silent for too long. */
-function stopSignal(call: AbortSignal, { timeoutMs, idleTimeoutMs }: Command, clock: Clock): StopSignal {
-  const stop = new AbortController();
-  const over = new AbortController();
-  let printedAt = clock.monotonic();
-  const withCall = () => stop.abort(call.reason);
-  call.addEventListener("abort", withCall, { once: true });
-  if (call.aborted) withCall();
-
-  async function limit(afterMs: number): Promise<void> {
-    await clock.sleep(afterMs, over.signal);
-    if (!over.signal.aborted) stop.abort({ kind: "timeout", afterMs } satisfies CommandStop);
-  }
-  async function silence(afterMs: number): Promise<void> {
-    for (let leftMs = afterMs; leftMs > 0; leftMs = printedAt + afterMs - clock.monotonic()) {
-      await clock.sleep(leftMs, over.signal);
-      if (over.signal.aborted) return;
+  /** The call lasts no longer than `waitMs`; what still runs then is a job. Until then the call can end it. */
+  async function asJob(command: Command, waitMs: number, context: ToolContext): Promise<ToolResult> {
+    const job = await jobs.start(context.owner, command, context.secretEnv ?? {}).catch(async (error) => {
+      await command.cwd?.close();
+      throw error;
+    });
+    if (!job) {
+      await command.cwd?.close();
+      return failed(
+        "overloaded",
+        "too many jobs run on this host, or of this context: end one with job.kill, or leave out wait_secs",
+      );
     }
-    stop.abort({ kind: "silent", afterMs } satisfies CommandStop);
-  }
-  if (timeoutMs !== null) void limit(timeoutMs);
-  if (idleTimeoutMs !== null) void silence(idleTimeoutMs);
-  return {
-    signal: stop.signal,
-    printed() {
-      printedAt = clock.monotonic();
-    },
-    release() {
-      call.removeEventListener("abort", withCall);
-      over.abort();
-    },
-  };
-}
-
-/** What every command gets, and nothing of the daemon's own environment beside. */
-async function plainEnvironment(search: { path: string; uid: number | null }, home: string) {
-  const path = await trustedPath(search);
-  const username = userName();
-  const needed = process.platform === "win32" ? ["SystemRoot", "SystemDrive", "ComSpec", "TEMP", "TMP"] : [];
-  const kept = needed.flatMap((name) => (process.env[name] ? [[name, process.env[name]] as const] : []));
-  const user = username === "" ? {} : { USER: username, LOGNAME: username };
-  return { PATH: path, HOME: home, ...user, LANG: "C.UTF-8", ...Object.fromEntries(kept) };
-}
-
-/** Empty for a user id that no name belongs to. */
-function userName(): string {
-  try {
-    return userInfo().username;
-  } catch {
-    return "";
+    const how = await follow(job, { stdout: 0, stderr: 0 }, waitMs, context, host.clock);
+    if (how === "stopped") {
+      job.stop(context.signal.reason as StopReason);
+      await job.ended;
+    }
+    const result = await jobResult(job, mostBytes(command, context));
+    if (how !== "time") await jobs.forget(job);
+    return how === "time" ? result : withoutJob(result);
   }
 }
 
-const isDirectory = (path: string): Promise<boolean> =>
-  stat(path).then(
-    (found) => found.isDirectory(),
-    () => false,
-  );
+const mostBytes = ({ maxOutputBytes }: Command, context: ToolContext): number =>
+  Math.min(context.maxOutputBytes, maxOutputBytes ?? Number.POSITIVE_INFINITY);
+
+/** Nobody needs to know that what ended in time was a job. */
+function withoutJob({ structured, ...result }: ToolResult): ToolResult {
+  return structured?.left_running ? { ...result, structured: { left_running: structured.left_running } } : result;
+}

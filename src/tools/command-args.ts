@@ -38,6 +38,14 @@ export const commandSchema = z.strictObject({
   stdin: z.string().optional().describe("Text for its standard input, which is empty otherwise."),
   stdin_base64: z.base64().optional().describe("Bytes for its standard input, instead of stdin."),
   timeout_secs: seconds().describe("Stop it after so many seconds, if the call's own deadline does not come first."),
+  wait_secs: z
+    .number()
+    .min(0)
+    .max(600)
+    .optional()
+    .describe(
+      "Answer after so many seconds even if it still runs: with a job_id for job.wait, job.output and job.kill.",
+    ),
   idle_timeout_secs: seconds().describe("Stop it when it has printed nothing for so many seconds."),
   max_output_bytes: z
     .int()
@@ -59,6 +67,8 @@ export interface Command {
   timeoutMs: number | null;
   idleTimeoutMs: number | null;
   maxOutputBytes: number | null;
+  /** Not null: what still runs after so long becomes a job. */
+  waitMs: number | null;
   accesses: readonly Access[];
   /** Why it cannot run although it may be asked for; told only to those whom policy lets ask. */
   obstacle: string | null;
@@ -105,6 +115,7 @@ export async function readCommand(value: unknown, search: SearchOptions): Promis
     timeoutMs: milliseconds(args.timeout_secs),
     idleTimeoutMs: milliseconds(args.idle_timeout_secs),
     maxOutputBytes: args.max_output_bytes ?? null,
+    waitMs: milliseconds(args.wait_secs),
     accesses,
     obstacle: found.kind === "absent" ? found.why : cwdProblem(cwd, args.cwd ?? ""),
   };

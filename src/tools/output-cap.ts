@@ -82,7 +82,7 @@ export function wholeEnd(bytes: Uint8Array): number {
 }
 
 /** Where the first whole UTF-8 character begins. */
-function wholeStart(bytes: Uint8Array): number {
+export function wholeStart(bytes: Uint8Array): number {
   let start = 0;
   while (start < 3 && isContinuation(bytes[start])) start++;
   return isContinuation(bytes[start]) ? 0 : start;

@@ -53,6 +53,8 @@ export interface ToolResult {
   stdout: Captured;
   stderr: Captured;
   structured?: Record<string, unknown>;
+  /** The job that goes on after this answer. */
+  jobId?: string;
   errorKind?: ErrorKind;
   /** Says what, where and which value, for the caller. */
   errorMessage?: string;
@@ -97,6 +99,8 @@ export type Preparation = { kind: "ready"; call: PreparedCall } | { kind: "inval
 
 export interface Tool {
   descriptor: ToolDescriptor;
+  /** Only asks after, or ends, what a call has started before: needs no operator's signature of its own. */
+  followsUp?: true;
   /** Parses `args` (already JSON) and resolves names to real things. Starts nothing. */
   prepare(args: unknown): Promise<Preparation>;
 }
