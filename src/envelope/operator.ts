@@ -87,8 +87,10 @@ export function signOperatorChallenge(
   key: SigningKey,
   given: { nodeId: string; tenant: string } & Omit<HostChallenge, "key">,
 ): Uint8Array {
-  const { challenge, hostName, contexts } = given;
-  const signature = key.sign(statement("operatorChallenge", { ...given, nodePublicKey: key.raw }));
+  const { challenge, contexts } = given;
+  // Half a character would not arrive as it was signed.
+  const hostName = given.hostName.toWellFormed();
+  const signature = key.sign(statement("operatorChallenge", { ...given, hostName, nodePublicKey: key.raw }));
   return wire.OperatorChallenge.encode({
     ...{ challenge, hostName, signature, publicKey: key.raw },
     contexts: [...contexts],
