@@ -46,6 +46,7 @@ export const tree = group("aegis runs commands on machines you own, under a poli
     }),
     logout: leaf("make this machine a host no more", () => import("./edge/logout.ts")),
     status: leaf("whether this host is connected", () => import("./edge/status.ts")),
+    log: leaf("every call that reached this host, as the host recorded it", () => import("./edge/log.ts")),
     token: group("Enrollment tokens: each lets one machine in, once.", {
       issue: leaf("ask the controller for an enrollment token", () => import("./edge/token.ts")),
     }),

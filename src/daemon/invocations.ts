@@ -6,8 +6,9 @@ import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { untilAbort } from "../platform/until-abort.ts";
 import type { StopReason, ToolContext } from "../tools/tool.ts";
-import { type Host, type Invoked, invoke, refusal } from "./invoke.ts";
+import { type Host, type Invoked, invoke, type Proven, refusal } from "./invoke.ts";
 import type { Delivery, Outbox } from "./outbox.ts";
+import type { OwnerLog } from "./owner-log.ts";
 import type { ReceivedCall } from "./received.ts";
 
 /** Calls that may wait for a place. */
@@ -18,6 +19,8 @@ export interface InvocationsOptions {
   outbox: Outbox;
   clock: Clock;
   log: Log;
+  /** What the owner of this host reads. */
+  ownerLog?: OwnerLog;
   maxConcurrent: number;
 }
 
@@ -51,7 +54,8 @@ interface Entry {
   answered: AbortController;
 }
 
-export function createInvocations({ host, outbox, clock, log, maxConcurrent }: InvocationsOptions): Invocations {
+export function createInvocations(options: InvocationsOptions): Invocations {
+  const { host, outbox, clock, log, ownerLog, maxConcurrent } = options;
   const queue: Entry[] = [];
   const running = new Set<Entry>();
   /** Aborts when the drain that goes on is over; null when none does. */
@@ -60,10 +64,12 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
   let atOnce = maxConcurrent;
   let idle: Array<() => void> = [];
 
-  function answer({ call, delivery, answered }: Entry, { result, started, operator, signAgain }: Invoked): void {
+  function answer({ call, delivery, answered }: Entry, invoked: Invoked): void {
     if (answered.signal.aborted) return;
     answered.abort();
+    const { result, started, operator, signAgain } = invoked;
     const durationMs = clock.monotonic() - call.receivedAt;
+    ownerLog?.answered(call, invoked, durationMs);
     delivery.finish({ result, started, durationMs, ...(signAgain && { signAgain }) });
     const outcome = result.ok ? "ok" : (result.errorKind ?? "error");
     log.info("call", {
@@ -85,7 +91,8 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
     running.add(entry);
     try {
       const output: ToolContext["output"] = (pipe, chunk) => delivery.progress(pipe, chunk, stop.signal);
-      answer(entry, await invoke(call, host(), { signal: stop.signal, output }));
+      const onBegin = (proven: Proven) => ownerLog?.begun(call, proven);
+      answer(entry, await invoke(call, host(), { signal: stop.signal, output }, onBegin));
     } catch (error) {
       log.error("call_failed", { command_id: call.commandId, tool: call.tool, error });
       answer(entry, {
@@ -162,6 +169,7 @@ export function createInvocations({ host, outbox, clock, log, maxConcurrent }: I
       next();
     },
     reject(commandId, commandBody, reason) {
+      ownerLog?.unreadable(commandId, reason);
       const delivery = outbox.open({ commandId, commandBody, initialCredit: 0 });
       delivery.finish({ result: refusal("envelope_invalid", reason), started: false, durationMs: 0 });
     },

@@ -31,6 +31,7 @@ import { operatorChallenges } from "./operator-challenges.ts";
 import { operatorOnly } from "./operator-only.ts";
 import { createOperators } from "./operators.ts";
 import { createOutbox } from "./outbox.ts";
+import { openOwnerLog } from "./owner-log.ts";
 import { isPaused } from "./pause.ts";
 import { protectedPaths } from "./protected.ts";
 import type { PushedSettings, StreamSettings } from "./push-config.ts";
@@ -121,7 +122,8 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   };
   const outbox = createOutbox({ nodeId, nodeKey, clock, log });
   const { maxConcurrent } = config;
-  const invocations = createInvocations({ host: () => host, outbox, clock, log, maxConcurrent });
+  const ownerLog = openOwnerLog(stateDir, { clock, log, version });
+  const invocations = createInvocations({ host: () => host, outbox, clock, log, ownerLog, maxConcurrent });
   const detected = await detect(env.PATH ?? "");
   const capabilities = () =>
     encodeCapabilities({
