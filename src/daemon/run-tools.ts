@@ -7,9 +7,11 @@ import { systemProcesses } from "../platform/process.ts";
 import { systemProgram } from "../platform/system-program.ts";
 import { cmdRun, commandHost, systemPath } from "../tools/cmd-run.ts";
 import { fsTools } from "../tools/fs-tools.ts";
+import { hostInfo } from "../tools/host-info.ts";
 import { jobTools } from "../tools/job-tools.ts";
 import { createJobs } from "../tools/jobs.ts";
 import { createRegistry, type Registry } from "../tools/registry.ts";
+import { serviceTools } from "../tools/service-control.ts";
 import type { ProtectedPaths } from "./protected.ts";
 
 export interface HostTools {
@@ -38,8 +40,12 @@ export async function hostTools({ stateDir, protectedPaths, clock, env, home }: 
   const launcher = found.kind === "found" ? found.launcher : null;
   const runner = systemProcesses({ clock, launcher });
   const host = { runner, clock, path: systemPath, home };
-  const jobs = createJobs(commandHost(host), join(stateDir, "run", "jobs"));
-  const registry = createRegistry([cmdRun({ ...host, jobs }), ...jobTools({ jobs, clock }), ...fsTools({ clock })]);
+  const commands = commandHost(host);
+  const jobs = createJobs(commands, join(stateDir, "run", "jobs"));
+  const registry = createRegistry([
+    ...[cmdRun({ ...host, jobs }), ...jobTools({ jobs, clock }), ...fsTools({ clock })],
+    ...[hostInfo({ clock }), ...serviceTools(commands)],
+  ]);
   const protection = identityProtection(found, { env, uid: process.geteuid?.() ?? -1 });
   const identity =
     protection.kind === "protected"

@@ -1,9 +1,9 @@
 /** Starts a command as it was judged, with the environment it may have, and shows nothing of the owner's secrets. */
 import { stat } from "node:fs/promises";
-import { userInfo } from "node:os";
 import type { Clock } from "../platform/clock.ts";
 import type { Secret } from "../platform/log.ts";
 import type { Pipe, ProcessEnd, ProcessRunner } from "../platform/process.ts";
+import { userName } from "../platform/user-name.ts";
 import type { Command } from "./command-args.ts";
 import type { CommandStop } from "./command-result.ts";
 import { type SearchOptions, trustedPath } from "./find-executable.ts";
@@ -117,20 +117,11 @@ export function limitsOf(
 /** What every command gets, and nothing of the daemon's own environment beside. */
 async function plainEnvironment({ search, home }: CommandHost): Promise<Record<string, string>> {
   const path = await trustedPath(search);
-  const username = userName();
+  const username = await userName();
   const needed = process.platform === "win32" ? ["SystemRoot", "SystemDrive", "ComSpec", "TEMP", "TMP"] : [];
   const kept = needed.flatMap((name) => (process.env[name] ? [[name, process.env[name]] as const] : []));
   const user = username === "" ? {} : { USER: username, LOGNAME: username };
   return { PATH: path, HOME: home, ...user, LANG: "C.UTF-8", ...Object.fromEntries(kept) };
-}
-
-/** Empty for a user id that no name belongs to. */
-function userName(): string {
-  try {
-    return userInfo().username;
-  } catch {
-    return "";
-  }
 }
 
 const isDirectory = (path: string): Promise<boolean> =>

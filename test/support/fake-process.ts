@@ -20,7 +20,9 @@ export interface FakeProcesses extends ProcessRunner {
 }
 
 /** Starts nothing: `play` is what each process does, and by default it ends when it is asked to. */
-export function fakeProcesses(play: (process: FakeProcess) => void = () => {}): FakeProcesses {
+export function fakeProcesses(
+  play: (process: FakeProcess) => undefined | Promise<void> = () => undefined,
+): FakeProcesses {
   const all: FakeProcess[] = [];
   return {
     all,
@@ -47,7 +49,7 @@ export function fakeProcesses(play: (process: FakeProcess) => void = () => {}): 
         queueMicrotask(() => ended.resolve({ kind: "signal", signal: "SIGTERM", ...remains() }));
       });
       all.push(process);
-      play(process);
+      play(process)?.catch(ended.reject);
       return {
         pid: 100_000 + all.length,
         ended: ended.promise,
