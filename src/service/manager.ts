@@ -47,6 +47,8 @@ export async function install(spec: ServiceSpec, options: InstallOptions): Promi
     await writeFileAtomic(file.path, file.text, PUBLIC_FILE);
   }
   for (const path of stale) await rm(path, { force: true });
+  // An empty folder of drop-ins goes with the last of them.
+  for (const folder of new Set(stale.map(dirname))) await rmdir(folder).catch(() => {});
   const nothingToDo = plan.length === 0 && stale.length === 0 && wanted.length > 0;
   try {
     const runs = nothingToDo && (await manager.status(spec, options)).state === "running";

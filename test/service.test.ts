@@ -1,0 +1,187 @@
+/** `edge service` on a real systemd: it starts, it is proved to have started, it comes back, it stops, it leaves nothing. */
+import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { missing, needs } from "./support/needs.ts";
+import { type SystemdBench, systemdBench } from "./support/systemd-bench.ts";
+
+const requirements = ["root", "linux", "file:/lib/systemd/systemd", "command:dbus-daemon"] as const;
+const onSystemd = needs(...requirements);
+let bench: SystemdBench;
+
+beforeAll(async () => {
+  if (missing(...requirements).length === 0) bench = await systemdBench();
+}, 60_000);
+afterAll(() => bench?.down());
+
+const unit = "/home/edge/.config/systemd/user/aegis-edge.service";
+/** Each property on a line of its own, in this order, which is not systemd's. */
+const shown = (...properties: string[]) =>
+  properties.map((one) => `systemctl --user show aegis-edge -P ${one}`).join("; ");
+const show = async (property: string) => (await bench.user(shown(property))).said.trim();
+const isConnected = `[ "$( ( ${shown("ActiveState", "StatusText")} ) | tr "\\n" " ")" = "active connected " ]`;
+const untilConnected = (seconds: number) =>
+  `for i in $(seq ${seconds * 10}); do ${isConnected} && break; sleep 0.1; done`;
+
+describe("a host that is not enrolled", () => {
+  onSystemd("gets no service, and a daemon that is started anyway ends with 78 and is not started again", async () => {
+    expect(await bench.user("aegis edge service install")).toEqual({
+      exit: 78,
+      said: "error: this host is not enrolled: /home/edge/.aegis/edge/aegis-config.yaml does not exist\nhint: aegis edge enroll TOKEN\n",
+    });
+    const printed = await bench.user(
+      `mkdir -p ~/.config/systemd/user ~/.aegis/edge; aegis edge service install --print > ${unit}; systemctl --user daemon-reload; systemctl --user start aegis-edge 2>/dev/null; sleep 0.3; ${shown("ExecMainStatus", "NRestarts", "ActiveState")}`,
+    );
+    expect(printed.said).toEndWith("78\n0\nfailed\n");
+    await bench.user(`rm -r ${unit} ~/.aegis; systemctl --user daemon-reload; systemctl --user reset-failed`);
+  });
+});
+
+describe("enrolling on systemd", () => {
+  onSystemd("installs the service, waits until it is ready and connected, and twice is the same as once", async () => {
+    const enrolled = await bench.user(
+      `mkdir -p ~/projects; aegis edge enroll ${await bench.token("bench")} --non-interactive --full-access --allow ~/projects`,
+    );
+    expect(enrolled.said).toContain("the service systemd keeps it running; it is connected");
+    expect(enrolled.exit).toBe(0);
+    expect(await show("StatusText")).toBe("connected");
+    const pid = await show("MainPID");
+    const again = await bench.user("aegis edge service install --allow ~/projects -o json");
+    expect(JSON.parse(again.said)).toMatchObject({
+      service: "systemd",
+      state: "running",
+      connected: true,
+      written: [],
+    });
+    expect(await show("MainPID")).toBe(pid);
+    expect((await bench.user("aegis edge service status")).exit).toBe(0);
+    expect((await bench.root("loginctl show-user edge -P Linger")).said).toBe("yes\n");
+  });
+
+  onSystemd("is confined: systemd's own score is at most 2.1", async () => {
+    const { said } = await bench.user("systemd-analyze --user security aegis-edge.service --no-pager | tail -n 1");
+    expect(Number(/level for aegis-edge\.service: ([\d.]+)/.exec(said)?.[1])).toBeLessThanOrEqual(2.1);
+  });
+
+  onSystemd("lets tools see what was allowed and nothing else of the owner's", async () => {
+    await bench.user("echo mine > ~/projects/file; echo private > ~/diary");
+    const run = (command: string) => bench.operator(`aegis edge exec bench --context operator -- ${command}`);
+    expect(await run("/bin/cat /home/edge/projects/file")).toEqual({ exit: 0, said: "mine\n" });
+    expect((await run("/usr/bin/touch /home/edge/projects/new")).said).toContain("Read-only file system");
+    expect((await run("/bin/cat /home/edge/diary")).said).toContain("No such file");
+    expect((await run("/bin/cat /home/edge/.aegis/edge/node.key")).said).toContain("Permission denied");
+    expect((await run("/usr/bin/touch /usr/local/x")).said).toContain("Read-only file system");
+    expect((await run("/usr/bin/id -u")).said).toBe("4242\n");
+  });
+
+  onSystemd(
+    "comes back after a crash, stays stopped after a stop, and ends its calls with time to finish",
+    async () => {
+      const before = await show("MainPID");
+      await bench.user(`kill -9 ${before}`);
+      const back = await bench.user(
+        `for i in $(seq 50); do [ "$(systemctl --user show aegis-edge -P MainPID)" != ${before} ] && break; sleep 0.1; done; ${untilConnected(15)}; ${shown("NRestarts", "ActiveState")}`,
+      );
+      expect(back.said).toBe("1\nactive\n");
+      const call = bench.operator(
+        "aegis edge exec bench --context operator -- /bin/sh -c 'echo begun; sleep 1.5; echo finished'",
+      );
+      await Bun.sleep(600);
+      await bench.user("systemctl --user stop aegis-edge");
+      expect((await call).said).toBe("begun\nfinished\n");
+      expect(
+        (await bench.user("systemctl --user is-active aegis-edge; aegis edge service status -o json")).said,
+      ).toMatch(/^inactive\n[\s\S]*"state": "stopped"/);
+      expect((await bench.user("aegis edge service restart")).said).toBe("restarted and connected\n");
+    },
+  );
+
+  onSystemd("logs JSON lines that the journal keeps with the unit", async () => {
+    const { said } = await bench.user("aegis edge service logs --lines 200");
+    const events = said
+      .split("\n")
+      .flatMap((line) => (line.startsWith("{") ? [(JSON.parse(line) as { event: string }).event] : []));
+    expect(events).toContain("connected");
+    expect(events).toContain("call");
+  });
+
+  onSystemd("starts at boot without a login, and without a controller, which it then finds", async () => {
+    await bench.reboot();
+    const alone = await bench.user(
+      `for i in $(seq 50); do systemctl --user is-active -q aegis-edge && break; sleep 0.1; done; ${shown("ActiveState", "StatusText")}`,
+    );
+    expect(alone.said).toMatch(/^active\n(?:connecting|not connected)/);
+    await bench.startController();
+    const found = await bench.user(`${untilConnected(70)}; ${isConnected}`);
+    expect(found.exit).toBe(0);
+  });
+});
+
+describe("changing what is installed", () => {
+  onSystemd("flags become drop-ins, and go when they are not given any more", async () => {
+    const wide = await bench.user(
+      "NO_PROXY=localhost aegis edge service install --allow ~/projects:rw --allow-jit --allow-user-bus --proxy http://localhost:1 2>&1; ls ~/.config/systemd/user/aegis-edge.service.d",
+    );
+    expect(wide.said).toEndWith("10-environment.conf\n20-allow.conf\n30-user-bus.conf\n40-jit.conf\n");
+    expect(
+      (await bench.user("systemctl --user show aegis-edge -P MemoryDenyWriteExecute -P Environment")).said,
+    ).toMatch(/HTTPS_PROXY=http:\/\/localhost:1[\s\S]*no\n|no\n[\s\S]*HTTPS_PROXY/);
+    const plain = await bench.user("aegis edge service install; ls ~/.config/systemd/user");
+    expect(plain.said).toContain("connected  yes");
+    expect(plain.said).not.toContain("aegis-edge.service.d\n");
+  });
+
+  onSystemd("a unit of somebody else's is neither replaced nor removed unasked", async () => {
+    await bench.user(`sed -i '/Written by/d; s/RestartSec=5/RestartSec=7/' ${unit}`);
+    const refused = await bench.user("aegis edge service install");
+    expect(refused).toMatchObject({ exit: 4 });
+    const kept = await bench.user("aegis edge service install --keep-existing");
+    expect(kept.exit).toBe(0);
+    expect((await bench.user(`grep -c RestartSec=7 ${unit}; aegis edge service uninstall; ls ${unit}`)).said).toContain(
+      "somebody else wrote it",
+    );
+    expect(
+      (await bench.user("aegis edge service install --force; systemctl --user show aegis-edge -P RestartUSec")).said,
+    ).toContain("5s");
+  });
+
+  onSystemd("a masked service, a missing bus and a missing folder are named with what to do", async () => {
+    await bench.user(`systemctl --user stop aegis-edge; rm ${unit}; systemctl --user mask aegis-edge`);
+    expect(await bench.user("aegis edge service install")).toMatchObject({ exit: 4 });
+    await bench.user(`rm -f ${unit}; systemctl --user daemon-reload`);
+    const noBus = await bench.user("env -u XDG_RUNTIME_DIR -u DBUS_SESSION_BUS_ADDRESS aegis edge service install");
+    expect(noBus.said).toContain("export XDG_RUNTIME_DIR=/run/user/$(id -u)");
+    expect(noBus.exit).toBe(1);
+    expect((await bench.user("aegis edge service install --allow ~/nowhere")).said).toContain(
+      "--allow /home/edge/nowhere",
+    );
+  });
+});
+
+describe("leaving", () => {
+  onSystemd("the page's sequence, word for word, leaves nothing behind", async () => {
+    await bench.user("aegis edge service install");
+    const left = await bench.user("aegis edge logout && aegis edge service uninstall && rm -rf ~/.aegis/edge");
+    expect(left.said).toContain("aegis edge keys revoke-remote");
+    expect(left.exit).toBe(0);
+    const rest = await bench.user(
+      "find ~/.config ~/.aegis -type f; systemctl --user list-unit-files 'aegis*' --no-legend; pgrep -x aegis -u edge",
+    );
+    expect(rest.said).toBe("");
+    expect((await bench.user("aegis edge service uninstall")).said).toBe("no service of ours is installed\n");
+  });
+});
+
+describe("root", () => {
+  onSystemd("enrolls a service of the system that runs as a user of its own", async () => {
+    const enrolled = await bench.root(
+      `export HOME=/root; aegis edge enroll ${await bench.token("rooted")} --non-interactive`,
+    );
+    expect(enrolled.said).toContain("the service systemd keeps it running; it is connected");
+    const facts = await bench.root(
+      "ps -o user= -p $(systemctl show aegis-edge -P MainPID); stat -c '%U %a' /var/lib/aegis/.aegis/edge/node.key; systemd-analyze security aegis-edge --no-pager | tail -n 1",
+    );
+    expect(facts.said).toMatch(/^aegis\naegis 600\n.*: (?:[01]\.\d|2\.[01]) /s);
+    expect((await bench.operator("aegis edge exec rooted -- id -un")).said).toBe("aegis\n");
+    const gone = await bench.root("aegis edge service uninstall --system; ls /etc/systemd/system/aegis-edge.service");
+    expect(gone.said).toContain("removed /etc/systemd/system/aegis-edge.service");
+  });
+});
