@@ -45,12 +45,19 @@ test("a process that ended is not alive, and neither is another one with the sam
 });
 
 needs("linux")("a process that ended and that nobody has asked about yet is not alive", async () => {
-  // What `sh` started belongs to `sleep` now, which never asks.
-  const parent = Bun.spawn(["sh", "-c", "true & echo $!; exec sleep 60"], { stdout: "pipe" });
+  // What `sh` started belongs to `sleep` once that has taken the place of `sh`, and `sleep` never asks.
+  const script = "exec 3<&0; { read _ <&3; } & echo $!; exec sleep 60 </dev/null 3<&-";
+  const parent = Bun.spawn(["sh", "-c", script], { stdin: "pipe", stdout: "pipe" });
   const { value } = await parent.stdout.getReader().read();
   const pid = Number(Buffer.from(value ?? []).toString());
-  const stat = () => readFileSync(`/proc/${pid}/stat`, "utf8");
-  while (!stat().includes(") Z ")) await systemClock.sleep(5, new AbortController().signal);
+  const until = async (path: string, text: string) => {
+    while (!readFileSync(path, "utf8").includes(text)) await systemClock.sleep(5, new AbortController().signal);
+  };
+  await until(`/proc/${parent.pid}/comm`, "sleep");
+  expect(await processStart(pid)).not.toBeNull();
+  parent.stdin.write("\n");
+  await parent.stdin.end();
+  await until(`/proc/${pid}/stat`, ") Z ");
   expect(await processStart(pid)).toBeNull();
   parent.kill("SIGKILL");
   await parent.exited;
