@@ -8,7 +8,8 @@ const onSystemd = needs(...requirements);
 let bench: SystemdBench;
 
 beforeAll(async () => {
-  if (missing(...requirements).length === 0) bench = await systemdBench();
+  if (missing(...requirements).length === 0)
+    bench = await systemdBench(process.env.AEGIS_SYSTEMD_ROOT ? { rootFolder: process.env.AEGIS_SYSTEMD_ROOT } : {});
 }, 60_000);
 afterAll(() => bench?.down());
 

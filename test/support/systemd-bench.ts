@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { executable } from "./installation.ts";
+import { executable } from "./aegis.ts";
 
 const script = join(import.meta.dir, "systemd-bench.sh");
 

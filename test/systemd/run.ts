@@ -1,0 +1,37 @@
+/**
+ * `npm run test:systemd [-- --suite trixie]`: the service tests and the probes on this machine's systemd, or on that of
+ * another Debian release, which is unpacked once below .cache.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { installDebianPackages } from "../debian.mjs";
+
+const root = join(import.meta.dir, "../..");
+const at = process.argv.indexOf("--suite");
+const suite = at > 0 ? process.argv[at + 1] : undefined;
+installDebianPackages("systemd/debian-packages.txt");
+
+function rootOf(name: string): string {
+  const folder = join(root, ".cache", `suite-${name}`);
+  if (existsSync(join(folder, "lib/systemd/systemd")) || existsSync(join(folder, "usr/lib/systemd/systemd")))
+    return folder;
+  console.error(`unpacking Debian ${name} ...`);
+  const include =
+    "systemd,systemd-sysv,dbus-user-session,libpam-systemd,python3-minimal,procps,iproute2,bash,util-linux,passwd";
+  const run = Bun.spawnSync(["debootstrap", "--variant=minbase", `--include=${include}`, name, folder], {
+    stdout: "ignore",
+    stderr: "inherit",
+  });
+  if (run.exitCode !== 0) throw new Error(`debootstrap ${name} failed`);
+  return folder;
+}
+
+const env = suite === undefined ? process.env : { ...process.env, AEGIS_SYSTEMD_ROOT: rootOf(suite) };
+const files = ["./test/service.test.ts", "./test/systemd/probes.ts"];
+const run = Bun.spawnSync([process.execPath, "test", "--timeout=120000", ...files], {
+  cwd: root,
+  env,
+  stdout: "inherit",
+  stderr: "inherit",
+});
+process.exit(run.exitCode);
