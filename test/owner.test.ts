@@ -3,42 +3,23 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { freePort } from "../src/platform/free-port.ts";
-import { eventually, type Machine, type Outcome, playground, type Running } from "./support/aegis.ts";
+import { eventually, type Machine, type Outcome } from "./support/aegis.ts";
+import { type Host, installation, jsonOf as json } from "./support/installation.ts";
 import { screenOf } from "./support/screen.ts";
 
 setDefaultTimeout(60_000);
 
-const place = playground();
-const server = place.machine("server");
-const host = place.machine("host");
-let operator: Machine;
-let url = "";
-let daemon: Running;
+const site = await installation();
+const { place, server, desk: operator, httpUrl: url, token } = site;
+let host: Host;
 
 const edgeDir = (machine: Machine) => join(machine.home, ".aegis/edge");
-const json = (outcome: Outcome) => JSON.parse(outcome.stdout);
 const settings = (machine: Machine) => readFileSync(join(edgeDir(machine), "aegis-config.yaml"), "utf8");
 
-async function token(name: string): Promise<string> {
-  return json(await operator.run("edge", "token", "issue", "--name", name, "-o", "json")).token;
-}
-
-async function startDaemon(machine: Machine): Promise<Running> {
-  const running = machine.start("edge", "run");
-  await running.until(/"event":"connected"/);
-  return running;
-}
-
 beforeAll(async () => {
-  await server.run("controller", "init", "--public-endpoint", `localhost:${await freePort()}`);
-  const controller = server.start("controller", "start", "--port", "0");
-  [, url = ""] = await controller.until(/"http_url":"([^"]+)"/);
-  const { profiles } = JSON.parse(readFileSync(join(server.home, ".aegis/credentials"), "utf8"));
-  operator = place.machine("desk", { AEGIS_CONTROLLER: url, AEGIS_USER_TOKEN: profiles.default.token });
-  await host.feed(await token("host"), "edge", "enroll", "-", "--no-service");
-  daemon = await startDaemon(host);
+  host = await site.addHost("host");
 });
-afterAll(() => place.close());
+afterAll(() => site.close());
 
 describe("at a terminal, enroll", () => {
   const enroll = ["edge", "enroll", "--token-file", "token", "--no-service"];
@@ -281,24 +262,21 @@ describe("an operator's hosts", () => {
     );
     const [, runId = ""] = /run ([0-9a-f-]{36})/.exec(stderr) ?? [];
     const [newest] = json(await operator.run("edge", "fleet", "runs", "-o", "json"));
-    expect(newest).toMatchObject({ run_id: runId, tool: "cmd.run", principal: "admin", summary: { err: 1 } });
+    expect(newest).toMatchObject({ run_id: runId, tool: "cmd.run", principal: "tester", summary: { err: 1 } });
     const shown = await operator.run("edge", "fleet", "show", runId);
     expect(shown.stdout).toMatch(/target +@host/);
     expect(shown.stdout).toMatch(/err +\d+ ms +verified +policy_violation/);
   });
 
   test("are denied for good by one command, and told so at once", async () => {
-    const machine = place.machine("banned");
-    await machine.feed(await token("banned"), "edge", "enroll", "-", "--no-service");
-    const running = await startDaemon(machine);
+    const machine = await site.addHost("banned");
     expect((await operator.run("edge", "keys", "revoke-remote", "banned")).stderr).toContain("is revoked");
-    await running.until(/"event":"disconnected"[^\n]*revoked/);
+    await machine.daemon?.until(/"event":"disconnected"[^\n]*revoked/);
     expect(names(await ls())).not.toContain("banned");
     expect(json(await ls("--all")).find(({ name }: { name: string }) => name === "banned").status).toBe("revoked");
     const status = await machine.run("edge", "status");
     expect(status).toMatchObject({ exit: 5, stdout: expect.stringMatching(/last error +revoked/) });
-    running.signal("SIGTERM");
-    await running.ended;
+    await machine.daemon?.stop();
   });
 
   test("and their owner can have that done while leaving", async () => {
@@ -361,7 +339,7 @@ describe("doctor", () => {
     const outcome = await operator.run("doctor");
     expect(outcome.exit).toBe(0);
     expect(outcome.stdout).toMatch(/host +skipped +this machine is none/);
-    expect(outcome.stdout).toMatch(/operator +ok +signed in as admin of tenant default/);
+    expect(outcome.stdout).toMatch(/operator +ok +signed in as tester of tenant default/);
   });
 });
 
@@ -423,7 +401,7 @@ describe("the owner of a host", () => {
     const left = await host.run("edge", "logout");
     expect(left.exit).toBe(0);
     expect(left.stderr).toContain(`aegis edge keys revoke-remote ${node_id}`);
-    expect((await daemon.ended).exit).toBe(0);
+    expect((await host.daemon?.ended)?.exit).toBe(0);
     const dir = edgeDir(host);
     expect(["node.key", "node.key.pub", "node.token"].filter((name) => existsSync(join(dir, name)))).toEqual([]);
     expect(settings(host)).toContain(node_id);

@@ -9,10 +9,11 @@ import { Server, ServerCredentials, type ServiceDefinition } from "@grpc/grpc-js
 import { createTls, loadTls, type TlsIdentity } from "../src/controller/tls.ts";
 import { grpcLink } from "../src/daemon/grpc-link.ts";
 import { startTls, type TunnelOptions } from "../src/daemon/tunnel.ts";
+import { freePort } from "../src/platform/free-port.ts";
 import { type ProxyRoute, readProxy } from "../src/platform/proxy-env.ts";
 import { clusterService } from "../src/wire/service.ts";
 import { needs } from "./support/needs.ts";
-import { fixedProxy, freePort, squid, tinyproxy } from "./support/proxies.ts";
+import { fixedProxy, squid, tinyproxy } from "./support/proxies.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "aegis-proxy-"));
 let tls: TlsIdentity;

@@ -40,7 +40,7 @@ const dispatch: Bench = async ({ quick }) => {
     }
     add(
       "aegis edge exec, jit",
-      await timed(few, () => site.run(["edge", "exec", "jit", "--context", "operator", "--", "/bin/true"])),
+      await timed(few, () => site.desk.run("edge", "exec", "jit", "--context", "operator", "--", "/bin/true")),
     );
     return [
       {
@@ -56,7 +56,7 @@ const dispatch: Bench = async ({ quick }) => {
     ];
   } finally {
     await ssh.stop();
-    await site.destroy();
+    await site.close();
   }
 };
 

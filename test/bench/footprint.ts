@@ -66,7 +66,7 @@ const footprint: Bench = async ({ quick }) => {
     };
     return [table];
   } finally {
-    await site.destroy();
+    await site.close();
   }
 };
 

@@ -1,12 +1,12 @@
 /** One controller and hosts for a bench, and a REST client that does what any other would. */
 import { readFileSync } from "node:fs";
-import { type HostProcess, type Installation, installation } from "../support/installation.ts";
+import { type Host, type Installation, installation } from "../support/installation.ts";
 
 export interface BenchSite extends Installation {
   /** One call on `target`; resolves with how many bytes of events came, after the last. */
   call(target: unknown, args: Record<string, unknown>, context?: string): Promise<{ bytes: number; ok: boolean }>;
   /** A host that runs anything, in the context `operator`. `wx`: as under MemoryDenyWriteExecute. */
-  openHost(name: string, options?: { wx?: boolean }): Promise<HostProcess>;
+  openHost(name: string, options?: { wx?: boolean }): Promise<Host>;
 }
 
 /** PR_SET_MDWE before the daemon starts: what the service's W^X does to it. */
@@ -18,27 +18,12 @@ export const underWx = [
 
 export async function benchSite(): Promise<BenchSite> {
   const site = await installation();
-  const made = await site.run([
-    "controller",
-    "token",
-    "create",
-    "--name",
-    "bench",
-    "--scope",
-    "aegis.admin",
-    "--context",
-    "operator",
-    "--context",
-    "default",
-  ]);
-  if (made.exit !== 0) throw new Error(made.stderr);
-  const token = made.stdout.trim();
   return {
     ...site,
     async call(target, args, context = "operator") {
-      const response = await fetch(`http://127.0.0.1:${site.httpPort}/v1/edge/fleet/invoke`, {
+      const response = await fetch(`${site.httpUrl}/v1/edge/fleet/invoke`, {
         method: "POST",
-        headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+        headers: { authorization: `Bearer ${site.desk.env.AEGIS_USER_TOKEN}`, "content-type": "application/json" },
         body: JSON.stringify({ target, tool: "cmd.run", args, context, policy: { deadline_secs: 600 } }),
       });
       if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);

@@ -2,7 +2,7 @@
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePort } from "../support/proxies.ts";
+import { freePort } from "../../src/platform/free-port.ts";
 
 export interface Sshd {
   port: number;

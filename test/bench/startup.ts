@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { compile, hardening } from "../../install/build.ts";
-import { executable } from "../support/installation.ts";
+import { executable } from "../support/aegis.ts";
 import { type Bench, shown, spread, timed } from "./bench.ts";
 
 const startup: Bench = async ({ quick }) => {

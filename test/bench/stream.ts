@@ -48,7 +48,7 @@ const stream: Bench = async ({ quick }) => {
     ];
   } finally {
     await ssh.stop();
-    await site.destroy();
+    await site.close();
   }
 };
 

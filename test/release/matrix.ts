@@ -64,7 +64,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   windows?.destroy();
-  await site?.destroy();
+  await site?.close();
   rmSync(scratch, { recursive: true, force: true });
 });
 
@@ -190,7 +190,7 @@ describe("linux-arm64 under emulation", () => {
       sh(`${emulator.join(" ")} '${executableOf("linux-arm64")}' edge status`, folder);
       expect(existsSync(join(folder, "ran"))).toBe(false);
       const host = await site.addHost("arm", { before: emulator, executable: executableOf("linux-arm64") });
-      expect(await site.run(["edge", "exec", "arm", "--", "hostname"])).toMatchObject({ exit: 0 });
+      expect(await site.desk.run("edge", "exec", "arm", "--", "hostname")).toMatchObject({ exit: 0 });
       expect(await host.daemon?.stop()).toBe(0);
     },
   );
@@ -224,7 +224,7 @@ describe("windows-x64 under wine", () => {
       expect(enrolled.said).toContain("next: aegis edge run");
       const daemon = windows.start([executable, "edge", "run"]);
       await daemon.says('"event":"connected"');
-      const ran = await site.run(["edge", "exec", "win", "--", "hostname"]);
+      const ran = await site.desk.run("edge", "exec", "win", "--", "hostname");
       expect(ran).toMatchObject({ exit: 0, stderr: "" });
       expect(ran.stdout.trim()).not.toBe("");
     },

@@ -16,10 +16,13 @@ export interface Running {
   /** What it wrote so far. */
   stdout(): string;
   stderr(): string;
-  /** Resolves once `pattern` is in what it wrote; rejects, with all of that, when it ends first. */
-  until(pattern: RegExp): Promise<RegExpExecArray>;
+  /** Resolves once `pattern` is in what it wrote; rejects, with all of that, when it ends first or takes longer. */
+  until(pattern: RegExp, withinMs?: number): Promise<RegExpExecArray>;
   signal(name: NodeJS.Signals): void;
+  /** Its exit is 128 + n after signal n, as a shell would say it. */
   ended: Promise<Outcome>;
+  /** SIGTERM unless stated, and its exit. */
+  stop(signal?: NodeJS.Signals): Promise<number>;
 }
 
 export interface Machine {
@@ -35,10 +38,17 @@ export interface Machine {
   startProgram(command: string[]): Running;
 }
 
+export interface MachineOptions {
+  /** Words before the executable, such as `ip netns exec NAME`. */
+  before?: readonly string[];
+  /** Another executable than the one that was built for this machine. */
+  executable?: string;
+}
+
 export interface Playground {
   folder: string;
   /** A home of its own: another machine, as far as aegis can see. */
-  machine(name: string, env?: Record<string, string>): Machine;
+  machine(name: string, env?: Record<string, string>, options?: MachineOptions): Machine;
   /** Ends what was started and removes everything. */
   close(): Promise<void>;
 }
@@ -53,7 +63,7 @@ export function playground(): Playground {
   function observed(command: readonly string[]) {
     const written = { stdout: "", stderr: "" };
     let over = false;
-    const waiting = new Set<() => void>();
+    const waiting = new Set<(late?: boolean) => void>();
     const tell = () => {
       for (const look of [...waiting]) look();
     };
@@ -67,23 +77,31 @@ export function playground(): Playground {
         over = true;
         tell();
       },
-      until: (pattern: RegExp) =>
+      until: (pattern: RegExp, withinMs = 60_000) =>
         new Promise<RegExpExecArray>((resolve, reject) => {
-          const look = () => {
+          const look = (late = false) => {
             const all = written.stdout + written.stderr;
             const found = pattern.exec(all);
+            const why = over ? "ended before" : late ? `did not say within ${withinMs} ms` : null;
             if (found) resolve(found);
-            else if (over) reject(new Error(`${command.join(" ")} ended before ${pattern}:\n${all}`));
+            else if (why !== null) reject(new Error(`${command.join(" ")} ${why} ${pattern}:\n${all}`));
             else return;
+            clearTimeout(patience);
             waiting.delete(look);
           };
+          const patience = setTimeout(look, withinMs, true);
           waiting.add(look);
           look();
         }),
     };
   }
 
-  function kept<R extends Running>(running: R): R {
+  function kept<R extends Omit<Running, "stop">>(started: R): R & Running {
+    const stop = async (signal: NodeJS.Signals = "SIGTERM") => {
+      started.signal(signal);
+      return (await started.ended).exit;
+    };
+    const running = { ...started, stop };
     processes.add(running);
     void running.ended.then(() => processes.delete(running));
     return running;
@@ -146,17 +164,18 @@ export function playground(): Playground {
 
   return {
     folder,
-    machine(name, extra = {}) {
+    machine(name, extra = {}, options = {}) {
       const home = join(folder, name);
       mkdirSync(home, { recursive: true });
       const env = { HOME: home, PATH: process.env.PATH ?? "", TMPDIR: folder, ...extra };
+      const aegis = [...(options.before ?? []), options.executable ?? executable];
       return {
         home,
         env,
-        run: (...args) => start([executable, ...args], env).ended,
-        feed: (input, ...args) => start([executable, ...args], env, input).ended,
-        start: (...args) => start([executable, ...args], env),
-        onTerminal: (...args) => startOnTerminal([executable, ...args], { ...env, TERM: "xterm" }),
+        run: (...args) => start([...aegis, ...args], env).ended,
+        feed: (input, ...args) => start([...aegis, ...args], env, input).ended,
+        start: (...args) => start([...aegis, ...args], env),
+        onTerminal: (...args) => startOnTerminal([...aegis, ...args], { ...env, TERM: "xterm" }),
         startProgram: (command) => start(command, env),
       };
     },
