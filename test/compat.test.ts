@@ -271,7 +271,7 @@ describe("a Hello is refused, with a status and before any header,", () => {
     expect(await refusal(connect(host))).toMatchObject({ code: PERMISSION_DENIED });
   });
 
-  test("from a host that is enrolled for strict sessions", async () => {
+  test("61 from a host that is enrolled for strict sessions", async () => {
     const host = await enroll();
     const row = await controller.store.node(host.nodeId);
     if (!row) throw new Error("no row");

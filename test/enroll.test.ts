@@ -204,7 +204,7 @@ describe("a token that cannot be used leaves the host as it was, and says", () =
     );
   });
 
-  test("that the server is not the pinned one, though its authority is trusted", async () => {
+  test("58 that the server is not the pinned one, though its authority is trusted", async () => {
     const token = forged(await controller.issue(), { pin: [`spki-sha256:${"A".repeat(43)}`] });
     const ca = join(host.home, "ca.pem");
     writeFileSync(ca, controller.caPem);
@@ -253,7 +253,7 @@ describe("an answer that was altered on its way is refused before anything is wr
     },
   });
 
-  test("keys of another root", async () => {
+  test("59 keys of another root", async () => {
     const foreign = bareHost();
     let chain: Answer["keysetChain"] = [];
     const theirs = grpcLink({
@@ -282,7 +282,7 @@ describe("an answer that was altered on its way is refused before anything is wr
     expect(error).toMatchObject({ code: "unauthenticated", message: expect.stringContaining("keyset_root") });
   });
 
-  test("everything that is not the peer's protocol taken away", async () => {
+  test("60 everything that is not the peer's protocol taken away", async () => {
     const stripped = altering(() => ({ keysetChain: [], enrollGrant: new Uint8Array(), sealMode: 0 }));
     expect((await through(stripped, await controller.issue())).message).toContain("it admitted this host for");
     const mute = altering(() => ({ keysetChain: [], enrollGrant: new Uint8Array() }));
@@ -308,7 +308,7 @@ describe("an answer that was altered on its way is refused before anything is wr
       expect((await through(altering(alter), await controller.issue())).message).toContain(message);
   });
 
-  test("a nonce of another length than 32 bytes is not signed", async () => {
+  test("65 a nonce of another length than 32 bytes is not signed", async () => {
     for (const bytes of [0, 31, 33, 106]) {
       let challenged = false;
       const error = await through(
@@ -327,7 +327,7 @@ describe("an answer that was altered on its way is refused before anything is wr
     }
   });
 
-  test("a challenge is used up by the attempt that failed", async () => {
+  test("66 a challenge is used up by the attempt that failed", async () => {
     const token = await controller.issue();
     let kept: Parameters<ControllerLink["challenge"]>[0] | null = null;
     await through(
@@ -399,7 +399,7 @@ describe("a host that is enrolled already", () => {
     await (await host.run()).stop();
   });
 
-  test("becomes another host with --force and a plain token, and is told so", async () => {
+  test("63 becomes another host with --force and a plain token, and is told so", async () => {
     const before = key();
     writeFileSync(host.file("enrollment.jwt"), "left over");
     const plan = await planEnrollment(host.input(await controller.issue(), { conflicts: "force" }));
@@ -436,7 +436,7 @@ describe("a host that is enrolled already", () => {
     expect(await host.enroll(await controller.issue({ forNode: nodeId }))).toMatchObject({ nodeId });
   });
 
-  test("is not taken over by a plain token, with a proof by any key but its own", async () => {
+  test("64 is not taken over by a plain token, with a proof by any key but its own", async () => {
     const thief = bareHost();
     mkdirSync(thief.stateDir, { recursive: true });
     writeFileSync(thief.file("aegis-config.yaml"), host.text("aegis-config.yaml"));

@@ -272,7 +272,7 @@ describe("a refusal", () => {
     return wire.SealRefusal.encode({ reason: 4, retryAfterMs: toLong(0), signature }).finish();
   };
 
-  test("that nobody signed is an error of the network, whatever it says", async () => {
+  test("67 that nobody signed is an error of the network, whatever it says", async () => {
     const stage = daemonStage();
     const session = await stage.begin(false);
     stage.rogue.end({ status: 7, message: "this host was revoked" });
