@@ -3,7 +3,10 @@
 import { test } from "bun:test";
 import { existsSync } from "node:fs";
 
-/** `root` and `command:` can be had by root with a package manager: there, CI takes their absence for a failure. */
+/**
+ * All but `linux` and files of the kernel (/dev, /proc, /sys) can be had by root with a package manager: CI takes their
+ * absence for a failure. What npm test may install stands in test/debian-packages.txt.
+ */
 export type Requirement = "root" | "linux" | `command:${string}` | `file:${string}`;
 
 /** How a skipped test's name ends; test/run.mjs reads it. */
