@@ -39,7 +39,6 @@ function session({ store = () => Promise.resolve() }: { store?: () => Promise<vo
         await store();
         return true;
       },
-      late: async () => true,
     },
     onHeartbeat: () => {},
     onCapabilities: (bytes) => void noted.push(bytes),

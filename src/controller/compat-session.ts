@@ -39,7 +39,7 @@ export interface CompatSessionOptions {
   stream: CompatStream;
   /** A serialised EdgeCapabilities. */
   capabilities: Uint8Array;
-  ledger: ResultLedger;
+  ledger: Pick<ResultLedger, "settle">;
   clock: Clock;
   /** Controller time in milliseconds. */
   time: () => number;

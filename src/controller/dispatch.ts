@@ -78,6 +78,8 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
     if (event.kind === "result") return receivedResult({ ...event, commandBody: body, roundTripMs: durationMs });
     const outcome = aborted.aborted ? (aborted.reason === "deadline" ? "timed_out" : "cancelled") : "edge_disconnected";
     const { commandId } = request;
+    // A loss of power undoes no more than the next start does anyway: whatever is open then has ended like this.
+    const inStore = { wait: "commit" } as const;
     const earlier = await store.transaction(async (tx) => {
       // The host may have come back on another stream and told its result there, before this one was known to be dead.
       const row = await tx.command(commandId);
@@ -95,7 +97,7 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
       const detail = { command_id: commandId, outcome, receipt: "missing", output: "incomplete" };
       await recordAudit(tx, { at: time(), kind: "result", tenantId, principal, nodeId: request.nodeId, detail });
       return null;
-    });
+    }, inStore);
     const told = earlier && storedResult(earlier);
     if (told) return { ...told, late: true };
     return missingResult(outcome, words[event.kind][outcome], durationMs);

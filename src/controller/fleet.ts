@@ -128,6 +128,8 @@ export function createFleet(options: FleetOptions): FleetRuns {
       const startedAt = time();
       const resolved = found.resolved.map(({ row, name }) => ({ nodeId: row.nodeId, name }));
       const skipped = found.skipped.map(({ node_id: nodeId, name, reason }) => ({ nodeId, name, reason }));
+      // On disk with the first command: nothing has happened until one is sent.
+      const inStore = { wait: "commit" } as const;
       const earlier = await store.transaction(async (tx) => {
         const claim = { tenantId, principal: principal.name, runId, createdAt: startedAt };
         const known = idempotency && (await tx.claimIdempotencyKey({ ...claim, ...idempotency }));
@@ -139,7 +141,7 @@ export function createFleet(options: FleetOptions): FleetRuns {
           ...{ endedAt: null, outcome: null, summary: null, resolved, skipped },
         });
         return null;
-      });
+      }, inStore);
       if (earlier) {
         if (Buffer.from(earlier.bodyHash).equals(idempotency?.bodyHash ?? new Uint8Array()))
           return await find(tenantId, earlier.runId);

@@ -30,9 +30,14 @@ export interface LateResult {
 }
 
 export interface ResultLedger {
-  /** The result of a pending call. True as below. */
-  settle(settlement: Settlement): Promise<boolean>;
-  /** A result of an earlier session. True when the store has it now, or had it: only then may the host forget it. */
+  /**
+   * The result of a pending call. True when the store has it now, or had it. A host that keeps its results until it is told
+   * to forget them gives it again after a loss of power: with `wait: "commit"` the caller need not wait for the disk.
+   */
+  settle(settlement: Settlement, options?: { wait?: "disk" | "commit" }): Promise<boolean>;
+  /** Resolves once what is settled is on disk: only then may the host forget it. */
+  synced(): Promise<void>;
+  /** A result of an earlier session. True when it is on disk, now or before. */
   late(result: LateResult): Promise<boolean>;
 }
 
@@ -63,7 +68,8 @@ export function resultLedger({ store, time, log }: { store: Store; time: () => n
   }
 
   return {
-    settle: ({ commandId, event, result, signature, keyId, receipt, outputComplete }) =>
+    synced: () => store.synced(),
+    settle: ({ commandId, event, result, signature, keyId, receipt, outputComplete }, options) =>
       store.transaction(async (tx) => {
         const row = await tx.command(commandId);
         const before = settled(row, result);
@@ -79,9 +85,9 @@ export function resultLedger({ store, time, log }: { store: Store; time: () => n
         });
         if (row) await written(tx, row, { event, result, signature, keyId, receipt, outputComplete });
         return true;
-      }),
-    late: ({ nodeId, nodeKey, commandId, result, signature, keyId }) =>
-      store.transaction(async (tx) => {
+      }, options),
+    async late({ nodeId, nodeKey, commandId, result, signature, keyId }) {
+      const kept = await store.transaction(async (tx) => {
         const row = await tx.command(commandId);
         if (!row || row.nodeId !== nodeId) {
           log.error("result_of_no_command", { node_id: nodeId, command_id: commandId });
@@ -109,7 +115,11 @@ export function resultLedger({ store, time, log }: { store: Store; time: () => n
         await written(tx, row, { event, result, signature, keyId, ...judged }, { late: true });
         log.info("late_result", { node_id: nodeId, command_id: commandId, outcome: end.outcome });
         return true;
-      }),
+      });
+      // It may have been settled a moment ago, by the session before this one.
+      await store.synced();
+      return kept;
+    },
   };
 }
 

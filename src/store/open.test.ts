@@ -47,6 +47,49 @@ test("closing leaves one file, which alone is the whole database", async () => {
   expect(await readdir(directory)).toEqual(["controller.db"]);
 });
 
+/** What has resolved once nothing more happens by itself. */
+async function resolved(changes: Readonly<Record<string, Promise<unknown>>>): Promise<string[]> {
+  const done: string[] = [];
+  for (const [name, change] of Object.entries(changes)) void change.then(() => done.push(name));
+  await Bun.sleep(0);
+  return done;
+}
+
+test("a change waits for the disk, and nothing that comes after it waits for that", async () => {
+  const disk = Promise.withResolvers<void>();
+  let orders = 0;
+  const synced = () => {
+    orders++;
+    return disk.promise;
+  };
+  const store = await openStore(path, { disk: () => ({ synced, close: async () => {} }) });
+  const changes = {
+    alone: store.ensureTenant("acme", 1),
+    together: store.transaction((tx) => tx.ensureTenant("other", 1)),
+    committed: store.transaction((tx) => tx.ensureTenant("third", 1), { wait: "commit" }),
+    noted: store.nodeHeartbeat("n1", 1),
+    read: store.tenants(),
+    nothing: store.transaction((tx) => tx.tenants()),
+  };
+  expect((await resolved(changes)).sort()).toEqual(["committed", "noted", "nothing", "read"]);
+  expect((await changes.read).map(({ tenantId }) => tenantId)).toEqual(["acme", "other", "third"]);
+  disk.resolve();
+  await Promise.all(Object.values(changes));
+  await store.synced();
+  const before = orders;
+  await store.synced();
+  expect(orders).toBe(before);
+  await store.close();
+});
+
+test("a disk that fails is an error of whoever waits for it, and names the database", async () => {
+  const synced = () => Promise.reject(new Error("EIO"));
+  const store = await openStore(path, { disk: () => ({ synced, close: async () => {} }) });
+  const error = await refusal(store.ensureTenant("acme", 1));
+  expect(error).toMatchObject({ code: "unavailable" });
+  expect(error.message).toContain(`${path} cannot be brought to disk: EIO`);
+});
+
 test("a database that others could read is made private again", async () => {
   await (await openStore(path)).close();
   await chmod(path, 0o644);

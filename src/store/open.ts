@@ -5,6 +5,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { chmod, open, stat } from "node:fs/promises";
 import { AegisError } from "../errors.ts";
 import { PRIVATE_FILE } from "../platform/private-file.ts";
+import { type DiskSync, diskSync } from "./disk-sync.ts";
 import { migrate } from "./migrate.ts";
 import { type Perform, preparedSql, sqliteQueries } from "./sqlite.ts";
 import type { Queries, Store } from "./store.ts";
@@ -12,14 +13,21 @@ import type { Queries, Store } from "./store.ts";
 /** How long a query waits for another process, such as `aegis controller token create`, to let go of the database. */
 const busyTimeoutMs = 5_000;
 
+export interface OpenOptions {
+  busyTimeoutMs?: number;
+  /** Instead of the real disk: what brings the file at `path` onto it. */
+  disk?: (path: string) => DiskSync;
+}
+
 /**
  * Opens `path`, made 0600 when it is not there; its directory must be. `:memory:` is a database that nobody else sees.
  * Throws `config_invalid` for a damaged file, a foreign one and one of a newer build, `unavailable` for a locked one.
  */
-export async function openStore(path: string, options: { busyTimeoutMs?: number } = {}): Promise<Store> {
+export async function openStore(path: string, options: OpenOptions = {}): Promise<Store> {
   if (path !== ":memory:") await privateFile(path);
   const guard = translating(path);
   const db = guard(() => new Database(path, { strict: true, readwrite: true, create: path === ":memory:" }));
+  let disk: DiskSync | null = null;
   try {
     guard(() => {
       db.run(`PRAGMA busy_timeout = ${options.busyTimeoutMs ?? busyTimeoutMs}`);
@@ -27,13 +35,19 @@ export async function openStore(path: string, options: { busyTimeoutMs?: number 
       db.run("PRAGMA foreign_keys = ON");
       // Before the mode is changed: a database that is refused stays as it was.
       migrate(db, path);
-      db.run("PRAGMA journal_mode = WAL");
+      const inWal = db.prepare("PRAGMA journal_mode = WAL");
+      const { journal_mode: mode } = inWal.get() as { journal_mode: string };
+      inWal.finalize();
+      if (mode !== "wal") return;
+      // A commit is in the -wal file and on its way; SQLite would keep this whole process waiting until it is on the disk.
+      db.run("PRAGMA synchronous = NORMAL");
+      disk = (options.disk ?? diskSync)(`${path}-wal`);
     });
   } catch (thrown) {
     db.close();
     throw thrown;
   }
-  return serialStore(db, guard);
+  return serialStore(db, guard, disk);
 }
 
 /** SQLite gives the files beside the database the database's own mode. */
@@ -59,7 +73,7 @@ async function privateFile(path: string): Promise<void> {
 }
 
 /** Queries and transactions in the order they were asked for, one at a time. */
-function serialStore(db: Database, guard: Guard): Store {
+function serialStore(db: Database, guard: Guard, disk: DiskSync | null): Store {
   const sql = preparedSql(db);
   /** The transaction whose callback is running, as its own code sees it. */
   const inside = new AsyncLocalStorage<{ open: boolean }>();
@@ -78,37 +92,68 @@ function serialStore(db: Database, guard: Guard): Store {
     tail = result.catch(() => {});
     return result;
   };
-  const perform: Perform = (query) => enqueue(() => guard(() => query(sql)));
+  /** Of `sql.changes`, how many are on the disk. */
+  let changesOnDisk = sql.changes;
+  /** Does not hold the queue while it waits for the disk. */
+  async function synced(): Promise<void> {
+    const { changes } = sql;
+    if (!disk || changes === changesOnDisk) return;
+    await disk.synced().catch((cause: Error) => {
+      throw new AegisError("unavailable", `the database ${db.filename} cannot be brought to disk: ${cause.message}`, {
+        cause,
+        hint: "check the disk's space, its mount and the owner of the file",
+      });
+    });
+    changesOnDisk = Math.max(changesOnDisk, changes);
+  }
+  /** `work` in its turn, and then the disk if it changed anything. */
+  async function durably<T>(work: () => T | Promise<T>): Promise<T> {
+    let before = 0;
+    const outcome = await enqueue(() => {
+      before = sql.changes;
+      return work();
+    });
+    if (sql.changes !== before) await synced();
+    return outcome;
+  }
+  const once =
+    (within: typeof enqueue): Perform =>
+    (query) =>
+      within(() => guard(() => query(sql)));
+
+  async function all<T>(change: (tx: Queries) => Promise<T>): Promise<T> {
+    const scope = { open: true };
+    const tx: Queries = sqliteQueries(async (query) => {
+      if (!scope.open) throw new AegisError("internal", "a query was made on a transaction that has ended");
+      return guard(() => query(sql));
+    });
+    guard(() => sql.run("BEGIN IMMEDIATE"));
+    try {
+      const outcome = await inside.run(scope, () => change(tx));
+      guard(() => sql.run("COMMIT"));
+      return outcome;
+    } catch (thrown) {
+      // SQLite has rolled back by itself where it could not go on at all, such as on a full disk.
+      if (db.inTransaction) guard(() => sql.run("ROLLBACK"));
+      throw thrown;
+    } finally {
+      scope.open = false;
+    }
+  }
 
   return {
-    ...sqliteQueries(perform),
-    foreignChanges: () => perform(({ value }) => Number(value("PRAGMA data_version"))),
-    transaction: (change) =>
-      enqueue(async () => {
-        const scope = { open: true };
-        const tx: Queries = sqliteQueries(async (query) => {
-          if (!scope.open) throw new AegisError("internal", "a query was made on a transaction that has ended");
-          return guard(() => query(sql));
-        });
-        guard(() => db.run("BEGIN IMMEDIATE"));
-        try {
-          const outcome = await inside.run(scope, () => change(tx));
-          guard(() => db.run("COMMIT"));
-          return outcome;
-        } catch (thrown) {
-          // SQLite has rolled back by itself where it could not go on at all, such as on a full disk.
-          if (db.inTransaction) guard(() => db.run("ROLLBACK"));
-          throw thrown;
-        } finally {
-          scope.open = false;
-        }
-      }),
+    ...sqliteQueries(once(durably), once(enqueue)),
+    synced,
+    foreignChanges: () => enqueue(() => guard(() => Number(sql.value("PRAGMA data_version")))),
+    transaction: (change, { wait = "disk" } = {}) => (wait === "disk" ? durably : enqueue)(() => all(change)),
     async close() {
       if (closed) return;
-      await enqueue(() => {
+      await enqueue(async () => {
         closed = true;
+        await synced();
         sql.finalize();
         db.close();
+        await disk?.close();
       });
     },
   };

@@ -26,6 +26,8 @@ export interface Sql {
   insert<T>(table: Table<T>, row: T, onConflict?: string): void;
   /** How many rows changed. */
   run(sql: string, parameters?: Parameters): number;
+  /** How many rows changed so far, in what was undone too. */
+  readonly changes: number;
   value(sql: string, parameters?: Parameters): unknown;
   /** All of `work` or none of it, also inside a transaction. */
   together(work: () => void): void;
@@ -41,6 +43,11 @@ export function preparedSql(db: Database): Sql {
     statements.set(sql, known);
     return known;
   };
+  let changed = 0;
+  const count = (changes: number): number => {
+    changed += changes;
+    return changes;
+  };
   const select = <T>(table: Table<T>, rest: string) =>
     `SELECT ${table.columns.map(({ column }) => column).join(", ")} FROM ${table.name} ${rest}`;
   return {
@@ -52,9 +59,15 @@ export function preparedSql(db: Database): Sql {
     insert(table, row, onConflict = "") {
       const names = table.columns.map(({ column }) => column).join(", ");
       const values = table.columns.map(({ field }) => `$${field}`).join(", ");
-      prepared(`INSERT INTO ${table.name} (${names}) VALUES (${values}) ${onConflict}`).run(table.encode(row));
+      count(
+        prepared(`INSERT INTO ${table.name} (${names}) VALUES (${values}) ${onConflict}`).run(table.encode(row))
+          .changes,
+      );
     },
-    run: (sql, parameters = {}) => prepared(sql).run(parameters).changes,
+    run: (sql, parameters = {}) => count(prepared(sql).run(parameters).changes),
+    get changes() {
+      return changed;
+    },
     value(sql, parameters = {}) {
       const raw = prepared(sql).values(parameters)[0];
       return raw?.[0] ?? null;
@@ -78,11 +91,17 @@ const replaceNode = `ON CONFLICT (node_id) DO UPDATE SET ${nodes.columns
 const newestRow = "ORDER BY row DESC LIMIT 1";
 const newestFirst = "ORDER BY dispatched_at DESC, command_id DESC LIMIT $limit";
 
-export function sqliteQueries(perform: Perform): Queries {
+/** `loosely` is for what a loss of power may undo. */
+export function sqliteQueries(perform: Perform, loosely: Perform = perform): Queries {
   const change = (sql: string, parameters: Parameters) =>
     perform((db) => {
       db.run(sql, parameters);
     });
+  const note = (sql: string, parameters: Parameters) =>
+    loosely((db) => {
+      db.run(sql, parameters);
+    });
+  const noted = (sql: string, parameters: Parameters) => loosely((db) => db.run(sql, parameters) > 0);
   const changes = (sql: string, parameters: Parameters) => perform((db) => db.run(sql, parameters) > 0);
   return {
     ensureTenant: (tenantId, at) =>
@@ -115,7 +134,7 @@ export function sqliteQueries(perform: Perform): Queries {
     insertApiToken: (row) => perform((db) => db.insert(apiTokens, row)),
     apiTokenByHash: (hash) => perform((db) => db.one(apiTokens, "WHERE hash = $hash", { hash })),
     touchApiToken: (tokenId, at) =>
-      change("UPDATE api_tokens SET last_used_at = $at WHERE token_id = $tokenId", { tokenId, at }),
+      note("UPDATE api_tokens SET last_used_at = $at WHERE token_id = $tokenId", { tokenId, at }),
     apiTokens: (tenantId) =>
       perform((db) => db.all(apiTokens, "WHERE tenant_id = $tenantId ORDER BY created_at, token_id", { tenantId })),
 
@@ -132,7 +151,7 @@ export function sqliteQueries(perform: Perform): Queries {
           ON CONFLICT DO NOTHING`;
         return db.run(sql, { jti, nodeId, expiresAt, at }) === 1;
       }),
-    pruneRedemptions: (before) => change("DELETE FROM redemptions WHERE expires_at < $before", { before }),
+    pruneRedemptions: (before) => note("DELETE FROM redemptions WHERE expires_at < $before", { before }),
 
     node: (nodeId) => perform((db) => db.one(nodes, "WHERE node_id = $nodeId", { nodeId })),
     nodeIdByKeyId: (keyId) =>
@@ -164,16 +183,16 @@ export function sqliteQueries(perform: Perform): Queries {
         }),
       ),
     nodeConnected: (nodeId, at, capabilities, softwareVersion) =>
-      changes(
+      noted(
         `UPDATE nodes SET connected_since = $at, last_heartbeat_at = $at, capabilities = $capabilities,
           software_version = $softwareVersion WHERE node_id = $nodeId AND revoked_at IS NULL`,
         { nodeId, at, capabilities, softwareVersion },
       ),
     nodeCapabilities: (nodeId, capabilities) =>
-      change("UPDATE nodes SET capabilities = $capabilities WHERE node_id = $nodeId", { nodeId, capabilities }),
+      note("UPDATE nodes SET capabilities = $capabilities WHERE node_id = $nodeId", { nodeId, capabilities }),
     nodeHeartbeat: (nodeId, at) =>
-      change("UPDATE nodes SET last_heartbeat_at = $at WHERE node_id = $nodeId", { nodeId, at }),
-    nodeDisconnected: (nodeId) => change("UPDATE nodes SET connected_since = NULL WHERE node_id = $nodeId", { nodeId }),
+      note("UPDATE nodes SET last_heartbeat_at = $at WHERE node_id = $nodeId", { nodeId, at }),
+    nodeDisconnected: (nodeId) => note("UPDATE nodes SET connected_since = NULL WHERE node_id = $nodeId", { nodeId }),
     describeNode: (nodeId, { displayName, tags }) =>
       change("UPDATE nodes SET display_name = $displayName, tags = $tags WHERE node_id = $nodeId", {
         nodeId,
@@ -261,7 +280,7 @@ export function sqliteQueries(perform: Perform): Queries {
 
     insertRun: (row) => perform((db) => db.insert(runs, row)),
     endRun: (runId, endedAt, outcome, summary) =>
-      change("UPDATE runs SET ended_at = $endedAt, outcome = $outcome, summary = $summary WHERE run_id = $runId", {
+      note("UPDATE runs SET ended_at = $endedAt, outcome = $outcome, summary = $summary WHERE run_id = $runId", {
         ...{ runId, endedAt, outcome, summary },
       }),
     run: (runId) => perform((db) => db.one(runs, "WHERE run_id = $runId", { runId })),
@@ -289,7 +308,7 @@ export function sqliteQueries(perform: Perform): Queries {
         });
         return kept?.runId === row.runId ? null : kept;
       }),
-    pruneIdempotencyKeys: (before) => change("DELETE FROM idempotency_keys WHERE created_at < $before", { before }),
+    pruneIdempotencyKeys: (before) => note("DELETE FROM idempotency_keys WHERE created_at < $before", { before }),
     interruptOpenRuns: (at) =>
       perform((db) => {
         let interrupted = 0;

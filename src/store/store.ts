@@ -171,7 +171,10 @@ export interface CheckpointRow {
   keyId: Uint8Array;
 }
 
-/** Everything that is asked and changed; inside a transaction and outside. */
+/**
+ * Everything that is asked and changed; inside a transaction and outside. What is changed outside is on disk when it
+ * resolves, but for what hosts say of themselves again, when a token was used, and how a run ended.
+ */
 export interface Queries {
   /** Throws `conflict` for a tenant that was removed. */
   ensureTenant(tenantId: string, at: number): Promise<void>;
@@ -276,7 +279,12 @@ export interface Queries {
 export interface Store extends Queries {
   /** A number that is another one whenever another process has changed the database since. */
   foreignChanges(): Promise<number>;
-  /** All of `change` or none of it; one at a time. The queries inside must be made on `tx`. */
-  transaction<T>(change: (tx: Queries) => Promise<T>): Promise<T>;
+  /**
+   * All of `change` or none of it; one at a time. The queries inside must be made on `tx`. With `wait: "commit"` it resolves
+   * as soon as every reader sees it and a killed controller keeps it; a loss of power may undo it, and what came after it.
+   */
+  transaction<T>(change: (tx: Queries) => Promise<T>, options?: { wait?: "disk" | "commit" }): Promise<T>;
+  /** Resolves once everything changed before is on disk. */
+  synced(): Promise<void>;
   close(): Promise<void>;
 }
