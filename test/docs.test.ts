@@ -59,7 +59,7 @@ test("README's newcomer path runs as it is written", async () => {
   expect(all).toMatch(/^Linux \S+$/m);
   expect(all).toMatch(/root key +SHA256:/);
   expect(all).toMatch(/^demo-host +[0-9a-f]{8} +connected/m);
-  expect(all).toMatch(/load average/);
+  expect(all).toMatch(/^Filesystem +Size/m);
   expect(all).toMatch(/^demo-host \| \S+$/m);
   expect(all).toMatch(/complete: 1 ok/);
   expect(all).toMatch(/error: policy_violation: .*cat/);

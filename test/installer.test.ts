@@ -80,9 +80,12 @@ let count = 0;
 const newFolder = (): string => join(scratch, `to-${++count}`);
 const versionOf = (folder: string) => Bun.spawnSync([join(folder, "aegis"), "--version"]).stdout.toString();
 
+/** Tests that download. */
+const online = needs("command:curl");
+
 describe("a new installation", () => {
   for (const shell of [["bash"], ["bash", "--posix"], ["dash"], ["zsh", "--emulate", "sh"], ["busybox", "ash"]])
-    needs(`command:${shell[0] ?? ""}`)(`in ${shell.join(" ")}, piped as the page says`, async () => {
+    needs(`command:${shell[0] ?? ""}`, "command:curl")(`in ${shell.join(" ")}, piped as the page says`, async () => {
       const folder = newFolder();
       const { exit, said } = await install({
         shell,
@@ -110,7 +113,7 @@ describe("a new installation", () => {
     expect(web.seen.length).toBe(before);
   });
 
-  test("prefers the xz archive where xz is, and takes the gzip one where it is not", async () => {
+  needs("command:xz")("prefers the xz archive where xz is, and takes the gzip one where it is not", async () => {
     const both = mkdtempSync(join(scratch, "both-"));
     const xz = older.archive.replace(".gz", ".xz");
     copyFileSync(join(older.folder, older.archive), join(both, older.archive));
@@ -136,7 +139,11 @@ describe("a new installation", () => {
     });
   });
 
-  needs("root", "command:tinyproxy")("goes through a proxy", async () => {
+  needs(
+    "root",
+    "command:tinyproxy",
+    "command:curl",
+  )("goes through a proxy", async () => {
     const proxy = await tinyproxy();
     const folder = newFolder();
     const env = { AEGIS_INSTALL_DIR: folder, http_proxy: `http://127.0.0.1:${proxy.port}`, no_proxy: "" };
@@ -167,7 +174,7 @@ function pretending(name: string, words: string): string {
 }
 
 describe("what is there already", () => {
-  test("is upgraded, downgraded by name, and replaced while it runs", async () => {
+  online("is upgraded, downgraded by name, and replaced while it runs", async () => {
     const folder = newFolder();
     const env = { AEGIS_INSTALL_DIR: folder };
     expect(await install({ env: { ...env, AEGIS_VERSION: olderVersion } })).toMatchObject({ exit: 0 });
@@ -186,7 +193,7 @@ describe("what is there already", () => {
     expect(readdirSync(folder)).toEqual(["aegis"]);
   });
 
-  test("is removed by --uninstall, which names what stays and refuses while a service needs it", async () => {
+  online("is removed by --uninstall, which names what stays and refuses while a service needs it", async () => {
     const folder = newFolder();
     const home = mkdtempSync(join(scratch, "home-"));
     const env = { AEGIS_INSTALL_DIR: folder, HOME: home };
@@ -265,22 +272,23 @@ describe("nothing is placed when", () => {
       },
       "is not in the signed list",
     ));
-  test("a mirror serves another version than was asked for", () => {
+  online("a mirror serves another version than was asked for", () => {
     const wrong = mirror({ "v9.9.9": release.folder });
     return survives(
       { env: { AEGIS_BASE_URL: wrong.url, AEGIS_VERSION: "9.9.9" } },
       `this is aegis ${manifest.version}, not the 9.9.9`,
     ).finally(() => wrong.stop());
   });
-  test("there is no such version", () => survives({ env: { AEGIS_VERSION: "7.7.7" } }, "cannot download"));
-  test("nobody answers", () =>
+  online("there is no such version", () => survives({ env: { AEGIS_VERSION: "7.7.7" } }, "cannot download"));
+  online("nobody answers", () =>
     survives(
       { env: { AEGIS_BASE_URL: "http://127.0.0.1:1" } },
       "cannot download http://127.0.0.1:1/releases/latest/SHA256SUMS",
-    ));
+    ),
+  );
   test("the address is not https", () =>
     survives({ env: { AEGIS_BASE_URL: "http://mirror.example" } }, "is not an https address"));
-  test("the download is cut off, wherever", async () => {
+  online("the download is cut off, wherever", async () => {
     for (const cut of [0, 1, 4096, 10_000_000]) {
       web.cutAfter = cut;
       await survives({}, cut === 0 ? "" : "is damaged");
@@ -341,6 +349,7 @@ describe("nothing is placed when", () => {
     "root",
     "linux",
     "command:mount",
+    "command:curl",
   )("the disk is full", async () => {
     const folder = newFolder();
     mkdirSync(folder);

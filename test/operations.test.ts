@@ -61,7 +61,7 @@ async function untilRevoked(
 
 test("a revoked host's stream is cut within a second, it is gone from the list and comes in no more", async () => {
   const { host, nodeId, daemon } = await running("web-1");
-  expect((await invoke("web-1", { command: "uptime" }))[0]).toMatchObject({ ok: true, receipt: "verified" });
+  expect((await invoke("web-1", { command: "uname" }))[0]).toMatchObject({ ok: true, receipt: "verified" });
   expect(await untilRevoked(daemon, () => controller.api.revokeHost("web-1"))).toBeLessThan(1_000);
   expect(await controller.api.allHosts()).toEqual([]);
   expect((await controller.api.allHosts({ all: true })).map(({ status }) => status)).toEqual(["revoked"]);
@@ -91,9 +91,9 @@ test("another tenant's operator reaches none of it", async () => {
   const eve = createApiClient({ url, token: made.token, caPem: null });
   expect(await eve.allHosts({ all: true })).toEqual([]);
   await expect(eve.host(nodeId)).rejects.toMatchObject({ code: "not_found" });
-  await expect(invoke(nodeId, { command: "uptime" }, eve)).rejects.toMatchObject({ code: "not_found" });
+  await expect(invoke(nodeId, { command: "uname" }, eve)).rejects.toMatchObject({ code: "not_found" });
   await expect(eve.revokeHost(nodeId)).rejects.toMatchObject({ code: "not_found" });
-  expect((await invoke(nodeId, { command: "uptime" }))[0]?.ok).toBe(true);
+  expect((await invoke(nodeId, { command: "uname" }))[0]?.ok).toBe(true);
 });
 
 test("settings reach a host, and a drained one takes no more calls", async () => {
@@ -111,7 +111,7 @@ test("settings reach a host, and a drained one takes no more calls", async () =>
 
 test("a restored backup keeps hosts connected and operators signed in, and its audit unbroken", async () => {
   const { nodeId } = await running("web-1");
-  await invoke("web-1", { command: "uptime" });
+  await invoke("web-1", { command: "uname" });
   const file = join(controller.dataDir, "..", "backup");
   const dataDir = join(controller.dataDir, "..", "restored");
   await backupController({ dataDir: controller.dataDir, file, clock });
@@ -121,14 +121,14 @@ test("a restored backup keeps hosts connected and operators signed in, and its a
   cleanUp.push(() => restored.close());
   const api = createApiClient({ url: restored.httpUrl, token: controller.token, caPem: null });
   await eventually("the host is back", async () => (await api.host(nodeId)).status === "connected", 20_000);
-  expect((await invoke("web-1", { command: "uptime" }, api))[0]).toMatchObject({ ok: true, receipt: "verified" });
+  expect((await invoke("web-1", { command: "uname" }, api))[0]).toMatchObject({ ok: true, receipt: "verified" });
   const report = await verifyDataDir({ dataDir, controllerId: restored.controllerId });
   expect(report).toMatchObject({ receipts: { verified: 2, invalid: 0, unknown_key: 0 }, problems: [] });
 }, 40_000);
 
 test("the audit proves what ran, and shows a result that was changed in the database", async () => {
   const { nodeId } = await running("web-1");
-  const [result] = await invoke("web-1", { command: "uptime" });
+  const [result] = await invoke("web-1", { command: "uname" });
   await controller.stop();
   const check = () => verifyDataDir({ dataDir: controller.dataDir, controllerId: controller.controllerId });
   expect(await check()).toMatchObject({ receipts: { verified: 1 }, unanswered: 0, problems: [] });
