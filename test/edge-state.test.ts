@@ -233,6 +233,7 @@ spec:
       async open() {
         return { send: (event) => sent.push(event) > 0, drained: () => Promise.resolve(), close() {} };
       },
+      rotate: () => failure(Promise.reject(new Error("not asked"))) as never,
       attest: () => failure(Promise.reject(new Error("not asked"))) as never,
       challenge: () => failure(Promise.reject(new Error("not asked"))) as never,
       close() {},

@@ -200,6 +200,20 @@ describe("35 a challenge that is not this host's", () => {
     expect((await pair.ask(pair.proof({ challenge: again?.challenge ?? before }))).ran).toBe(1);
   });
 
+  test("35 is noticed before anybody looks at arguments or tools", async () => {
+    const pair = await signedPair();
+    const challenge = randomBytes(32);
+    const { nodeId } = pair.identity;
+    for (const [tool, argsJson] of [
+      ["no.such", "{}"],
+      ["test.work", "{"],
+    ] as const) {
+      const operator = pair.proof({ challenge, tool, argsJson: Buffer.from(argsJson) });
+      const call = pair.call({ nodeId, context: "signed", tool, argsJson, operator });
+      expect(await call.result).toMatchObject({ ok: false, errorKind: "operator_signature_stale" });
+    }
+  });
+
   test("35 invented, or all zeroes", async () => {
     const pair = await signedPair();
     for (const challenge of [randomBytes(32), new Uint8Array(32)]) {
@@ -527,7 +541,7 @@ test("45 a compat stream runs no such context, whatever it sends", async () => {
       challenges: operatorChallenges(),
     }),
   };
-  const outbox = createOutbox({ nodeId, nodeKey, clock, log });
+  const outbox = createOutbox({ nodeId, nodeKey: () => nodeKey, clock, log });
   const invocations = createInvocations({ host: () => host, outbox, clock, log, maxConcurrent: 4 });
   let handlers: StreamHandlers | null = null;
   const results: unknown[] = [];

@@ -199,7 +199,7 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
             if (!present) goodbye(GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
           }),
         );
-        void endWithKey(session, keyUntilMs, { clock, time, signal: left.signal });
+        void endWithKey(session, keyUntilMs, { store, clock, time, signal: left.signal });
         log.warn("node_connected", { node_id: nodeId, tenant_id: tenantId, seal: "compat" });
       },
       event: (event) => session?.event(event) ?? false,

@@ -18,10 +18,11 @@ import { toLong } from "../wire/whole.ts";
 import { type CompatAnswer, createCompatDoor } from "./compat-door.ts";
 import type { CompatStream } from "./compat-session.ts";
 import type { ControllerKeys } from "./keys.ts";
+import { keysetsSince } from "./keysets.ts";
 import { newestOnly } from "./newest-only.ts";
 import { creditWindowBytes, type NodeSession, nodeSession, type SessionStream } from "./node-session.ts";
 import type { ResultLedger } from "./result-ledger.ts";
-import { endWithKey, sessionKey } from "./rotation.ts";
+import { endWithKey, resultKey, sessionKey } from "./rotation.ts";
 import { defaultHeartbeatMs, type Sessions } from "./sessions.ts";
 
 const { EdgeCapabilities, GoodbyeReason, SealConfirm, SealRefusal } = aegis.cluster.v1;
@@ -192,7 +193,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
       if (known.kind !== "known") return known;
       const answer = answerHello(known.hello, {
         commandKey: keys.command,
-        keysetChain: await chainSince(known.hello.keysetVersion),
+        keysetChain: await keysetsSince(store, known.hello.keysetVersion, keyset),
         keysetVersion: keyset.version,
         serverTimeMs: time(),
         limits: { maxBody: maxBodyBytes, maxWindow: creditWindowBytes, heartbeatSecs: 0 },
@@ -202,17 +203,6 @@ export function createDoorman(options: DoormanOptions): Doorman {
       return { kind: "come_in", guest: guest({ ...known, ...answer, stream, place }) };
     },
   };
-
-  /** Every change of root since the daemon's version, then the newest keyset. */
-  async function chainSince(version: number): Promise<Uint8Array[]> {
-    // With the daemon's own: whether the next one changes the root shows only beside it.
-    const rows = await store.keysetsAfter(version - 1);
-    const changes = rows.filter((row, index) => {
-      const before = rows[index - 1];
-      return before && row.version < keyset.version && !Buffer.from(row.rootKey).equals(before.rootKey);
-    });
-    return [...changes.map((row) => row.signed), keyset.signed];
-  }
 
   interface Arrival extends NonNullable<ReturnType<typeof answerHello>> {
     hello: HeardHello;
@@ -265,6 +255,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
         stream,
         capabilities: hello.capabilities,
         operatorChallenge,
+        signerOf: (keyId) => resultKey(store, nodeId, keyId, time()),
         onHeartbeat() {
           options.onHeartbeat?.(tenantId);
           heartbeat();
@@ -273,7 +264,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
       });
       remove = sessions.add(session, defaultHeartbeatMs);
       void noted(arrived(session));
-      void endWithKey(session, keyUntilMs, { clock, time, signal: left.signal });
+      void endWithKey(session, keyUntilMs, { store, clock, time, signal: left.signal });
       log.info("node_connected", { node_id: nodeId, tenant_id: tenantId, software_version: hello.softwareVersion });
       return true;
     }

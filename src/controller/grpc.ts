@@ -22,7 +22,7 @@ import { type EdgeCommand, type EdgeEvent, type EdgeTransport, edgeStream } from
 import type { Enrollment } from "./enrollment.ts";
 import { addHealth } from "./grpc-health.ts";
 import { addReflection } from "./grpc-reflection.ts";
-import type { Rotations } from "./rotation.ts";
+import { type Rotations, rotationAnswer } from "./rotation.ts";
 import type { TlsIdentity } from "./tls.ts";
 
 type EdgeCall = ServerDuplexStream<EdgeEvent, EdgeCommand>;
@@ -73,9 +73,7 @@ export async function startGrpc(options: GrpcOptions): Promise<GrpcServer> {
       };
     }),
     rotateEdgeKey: unary<aegis.cluster.v1.RotateEdgeKeyRequest.$Properties, object>(log, async (request) => {
-      const { nodeSecurityToken, expiresAtMs, overlapUntilMs, rotateGrant } = await rotations.rotate(request);
-      const overlap = overlapUntilMs === null ? {} : { overlapUntil: timestamp(overlapUntilMs) };
-      return { nodeSecurityToken, expiresAt: timestamp(expiresAtMs), ...overlap, rotateGrant };
+      return rotationAnswer(await rotations.rotate(request));
     }),
     connectEdge: (call: EdgeCall) => connectEdge(call, doorman, log),
   });

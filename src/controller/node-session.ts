@@ -44,6 +44,8 @@ export interface NodeSessionOptions {
   /** As CONFIRM brought it. */
   operatorChallenge: aegis.cluster.v1.OperatorChallenge.$Properties | null | undefined;
   ledger: ResultLedger;
+  /** The key of this id, when it may vouch for this host's results now. */
+  signerOf(keyId: Uint8Array): Promise<PublicKey | null>;
   clock: Clock;
   /** Controller time in milliseconds. */
   time: () => number;
@@ -144,10 +146,19 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
       return;
     }
     pending.delete(commandId);
-    // The key that is named is stored beside the signature, and whoever checks it later will use that one.
+    const lost = (error: unknown): never => {
+      // Who waits for the call must not wait for ever; the host keeps the result and sends it again.
+      call.events.put({ kind: "disconnected" });
+      call.events.end();
+      throw error;
+    };
+    // The key that is named is stored beside the signature, and whoever checks it later will use that one. It may be
+    // another one than the session's: a host that changes its key keeps its session.
+    const own = Buffer.from(nodeKey.keyId).equals(keyId);
+    const signer = own ? nodeKey : await options.signerOf(keyId).catch(lost);
     const genuine =
-      Buffer.from(nodeKey.keyId).equals(keyId) &&
-      verifyReceipt(nodeKey, { nodeId, commandId, commandBody: call.commandBody, result }, receiptSig);
+      signer !== null &&
+      verifyReceipt(signer, { nodeId, commandId, commandBody: call.commandBody, result }, receiptSig);
     const frames = whole(event.progressFrames);
     const chained = frames === call.chain.frames && Buffer.from(event.progressChain).equals(call.chain.value);
     if (!chained) {
@@ -158,16 +169,12 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
     if (!genuine) log.error("receipt_invalid", { node_id: nodeId, command_id: commandId });
     const receipt = genuine ? "verified" : "invalid";
     const judged = { signature: receiptSig, keyId, receipt, outputComplete: complete } as const;
-    try {
-      if (await ledger.settle({ commandId, event, result, ...judged })) acknowledge();
-    } catch (error) {
-      // Who waits for the call must not wait for ever; the host keeps the result and sends it again.
-      call.events.put({ kind: "disconnected" });
-      call.events.end();
-      throw error;
-    }
+    const kept = await ledger.settle({ commandId, event, result, ...judged }, { wait: "commit" }).catch(lost);
     call.events.put({ kind: "result", result, ...judged });
     call.events.end();
+    if (!kept) return;
+    await ledger.synced();
+    acknowledge();
   }
 
   function act(kind: string, body: Uint8Array): boolean {

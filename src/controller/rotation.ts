@@ -1,6 +1,7 @@
 /** New keys and new tokens for known hosts: asked for with the key they have, granted once, and with both keys good for a while. */
 import type { Claims } from "../envelope/jwt.ts";
 import type { TrustedKeyset } from "../envelope/keyset.ts";
+import { readOperatorChallenge } from "../envelope/operator.ts";
 import { importPublicKey, importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
 import {
   type Rotation,
@@ -15,13 +16,16 @@ import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import type { NodeRow, Queries, Store } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
+import { toLong, whole } from "../wire/whole.ts";
 import { recordAudit } from "./audit.ts";
+import type { LiveNode } from "./dispatch-types.ts";
 import type { ControllerKeys } from "./keys.ts";
+import { keysetsSince } from "./keysets.ts";
 import type { LiveSession } from "./node-session.ts";
 import { isBoundTo, mintNodeToken, reconnectGraceMs } from "./node-token.ts";
 import type { Sessions } from "./sessions.ts";
 
-const { GoodbyeReason } = aegis.cluster.v1;
+const { GoodbyeReason, SignedKeySet } = aegis.cluster.v1;
 
 export const rotationLimits = { perHour: 10 };
 const hourMs = 60 * 60 * 1000;
@@ -51,7 +55,19 @@ export interface Rotated {
   /** Null when the key stayed. */
   overlapUntilMs: number | null;
   rotateGrant: Uint8Array;
+  /** Serialised SignedKeySets: from what the host trusts to the key that signed the grant; empty for one that knows none. */
+  keysetChain: Uint8Array[];
 }
+
+/** As it travels. */
+export const rotationAnswer = (rotated: Rotated): aegis.cluster.v1.RotateEdgeKeyResponse.$Properties => ({
+  ...{ nodeSecurityToken: rotated.nodeSecurityToken, rotateGrant: rotated.rotateGrant },
+  expiresAt: timestamp(rotated.expiresAtMs),
+  ...(rotated.overlapUntilMs === null ? {} : { overlapUntil: timestamp(rotated.overlapUntilMs) }),
+  keysetChain: rotated.keysetChain.map((signed) => SignedKeySet.decode(signed)),
+});
+
+const timestamp = (ms: number) => ({ seconds: toLong(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 });
 
 export interface Rotations {
   rotate(request: aegis.cluster.v1.RotateEdgeKeyRequest.$Properties): Promise<Rotated>;
@@ -85,7 +101,9 @@ export function createRotations(options: RotationOptions): Rotations {
       const rotateGrant = signRotateGrant(keys.command, {
         ...{ nodeId, rotation: bytes, nodeToken: Buffer.from(token), overlapUntilMs: overlapUntilMs ?? 0 },
       });
-      return { nodeSecurityToken: token, expiresAtMs, overlapUntilMs, rotateGrant };
+      const version = whole(request.keysetVersion) ?? 0;
+      const keysetChain = version > 0 ? await keysetsSince(store, version, keyset) : [];
+      return { nodeSecurityToken: token, expiresAtMs, overlapUntilMs, rotateGrant, keysetChain };
     },
     close: () => closing.abort(),
   };
@@ -131,12 +149,13 @@ export function createRotations(options: RotationOptions): Rotations {
     return { ...minted, changed, overlapUntilMs };
   }
 
-  /** A session that the old key opened lives on, since its calls do; it ends with the overlap. */
+  /** A session that the old key opened lives on, since its calls do. It ends with the overlap unless it has shown the new key. */
   async function endLater(nodeId: string): Promise<void> {
     const live = sessions.get(nodeId);
     if (!live) return;
     await clock.sleep(overlapMs, closing.signal);
     if (closing.signal.aborted || sessions.get(nodeId) !== live) return;
+    if (await showsCurrentKey(store, live)) return;
     sessions.end(nodeId, GoodbyeReason.GOODBYE_REASON_REBALANCE, replaced);
   }
 }
@@ -192,15 +211,27 @@ export async function resultKey(
   return previous && Buffer.from(previous.key.keyId).equals(keyId) ? previous.key : null;
 }
 
+/**
+ * Whether what this session says of itself to operators is signed with the host's key of now: that takes the key, so the
+ * session may stay although another one opened it.
+ */
+async function showsCurrentKey(queries: Queries, { nodeId, tenantId, operatorChallenge }: LiveNode): Promise<boolean> {
+  const shown = operatorChallenge && readOperatorChallenge(operatorChallenge, { nodeId, tenant: tenantId });
+  if (!shown) return false;
+  const row = await queries.node(nodeId);
+  return row !== null && Buffer.from(row.publicKey).equals(shown.key.raw);
+}
+
 /** Ends a session with the key that opened it; `untilMs` null = that key is the host's own. */
 export async function endWithKey(
-  { goodbye }: Pick<LiveSession, "goodbye">,
+  { goodbye, live }: Pick<LiveSession, "goodbye" | "live">,
   untilMs: number | null,
-  { clock, time, signal }: { clock: Clock; time: () => number; signal: AbortSignal },
+  { store, clock, time, signal }: { store: Queries; clock: Clock; time: () => number; signal: AbortSignal },
 ): Promise<void> {
   if (untilMs === null) return;
   await clock.sleep(Math.max(0, untilMs - time()), signal);
-  if (!signal.aborted) goodbye(GoodbyeReason.GOODBYE_REASON_REBALANCE, replaced);
+  if (signal.aborted || (await showsCurrentKey(store, live)) || signal.aborted) return;
+  goodbye(GoodbyeReason.GOODBYE_REASON_REBALANCE, replaced);
 }
 
 const replaced = "the key that opened this session was replaced";

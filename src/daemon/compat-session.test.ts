@@ -18,7 +18,7 @@ function daemon() {
   const clock = fakeClock();
   const log = recordedLog();
   const nodeKey = importSigningKey(newSeed());
-  const outbox = createOutbox({ nodeId, nodeKey, clock, log });
+  const outbox = createOutbox({ nodeId, nodeKey: () => nodeKey, clock, log });
   const states: string[] = [];
   const streams: { handlers: StreamHandlers; sent: EdgeEvent[]; closed: boolean }[] = [];
   const link = {

@@ -3,7 +3,6 @@
  * Whoever holds the other end of the connection is believed; nothing here may widen what they get by that.
  */
 import { type CompatKind, canonicalPayload, innerOf, signCompat } from "../envelope/compat.ts";
-import type { SigningKey } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
@@ -11,10 +10,11 @@ import { mailbox } from "../platform/mailbox.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { readCompatInvoke } from "./compat-call.ts";
 import { compatResult } from "./compat-result.ts";
+import type { NodeCredentials } from "./credentials.ts";
 import type { Invocations } from "./invocations.ts";
 import type { ControllerLink, EdgeCommand, EdgeStream, StreamEnd } from "./link.ts";
 import type { FrameSender, Outbox } from "./outbox.ts";
-import type { SessionState } from "./session.ts";
+import type { SessionOptions, SessionState } from "./session.ts";
 import type { SessionEnd } from "./supervise.ts";
 
 const wire = aegis.cluster.v1;
@@ -22,13 +22,11 @@ const wire = aegis.cluster.v1;
 /** The peer says nothing to a Hello it accepts, and ends a stream whose Hello it does not: silence this long is a yes. */
 export const acceptedAfterMs = 3_000;
 
-export interface CompatSessionOptions {
+export interface CompatSessionOptions extends NodeCredentials, Pick<SessionOptions, "keepToken"> {
   link: ControllerLink;
   clock: Clock;
   log: Log;
   nodeId: string;
-  nodeKey: SigningKey;
-  nodeToken: string;
   /** A serialised EdgeCapabilities. */
   capabilities: () => Uint8Array;
   heartbeatIntervalMs: number;
@@ -75,6 +73,7 @@ export async function runCompatSession(options: CompatSessionOptions, signal: Ab
       connected = true;
       outbox.attach(events);
       options.onState({ kind: "connected", sinceMs: clock.now() });
+      void options.keepToken?.({ mustRefresh: false, nowMs: clock.now, signal: inner.signal });
       log.info("connected", { stream_id: streamId, seal: "compat" });
     };
     void clock.sleep(acceptedAfterMs, inner.signal).then(() => {

@@ -41,6 +41,7 @@ function setup(strict: StrictKeys, made: Made = {}, change: Partial<ExchangeInpu
   const heard: { attest?: object; challenge?: Challenge } = {};
   const link: ControllerLink = {
     open: () => Promise.reject(new Error("no stream here")),
+    rotate: () => Promise.reject(new Error("no rotation here")),
     close() {},
     async attest(request) {
       heard.attest = request;

@@ -96,8 +96,12 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
     }
   }
 
-  async function call<Request, Response>(method: Unary<Request, Response>, request: Request): Promise<Response> {
-    const client = dial();
+  async function call<Request, Response>(
+    method: Unary<Request, Response>,
+    request: Request,
+    shared: Client | null = null,
+  ): Promise<Response> {
+    const client = shared ?? dial();
     try {
       return await new Promise<Response>((resolve, reject) => {
         const done = (error: ServiceError | null, response?: Response) => {
@@ -116,7 +120,7 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
         );
       });
     } finally {
-      hangUp(client);
+      if (!shared) hangUp(client);
     }
   }
 
@@ -135,6 +139,7 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
     },
     attest: (request) => call(clusterService.attestNode, request),
     challenge: (request) => call(clusterService.challengeNode, request),
+    rotate: (request) => call(clusterService.rotateEdgeKey, request, [...open].at(-1) ?? null),
     close() {
       for (const client of [...open]) hangUp(client);
     },
@@ -162,7 +167,6 @@ function stream(client: Client, { onCommand, onEnd }: StreamHandlers, hangUp: ()
     if (ended) return;
     ended = true;
     release();
-    hangUp();
     const [trailer] = outcome.metadata?.get(refusalTrailer) ?? [];
     onEnd({ status: outcome.code, message: outcome.details, refusal: Buffer.isBuffer(trailer) ? trailer : null });
   };
@@ -181,7 +185,7 @@ function stream(client: Client, { onCommand, onEnd }: StreamHandlers, hangUp: ()
   };
 }
 
-/** gRPC status -> our code, for the two enrollment calls; the text is the controller's own. */
+/** gRPC status -> our code, for the calls beside the stream; the text is the controller's own. */
 const codes: Partial<Record<number, ErrorCode>> = {
   [status.INVALID_ARGUMENT]: "invalid_request",
   [status.ALREADY_EXISTS]: "conflict",

@@ -22,6 +22,10 @@ export interface HeartbeatOptions {
 export interface Heartbeat {
   /** From now on at this pace; the next one comes at once. */
   pace(intervalMs: number): void;
+  /** One more, at once. */
+  now(): void;
+  /** One more, at once, with a new challenge for operators: the key that signs it is another one. */
+  challenge(): void;
 }
 
 export function heartbeat({ clock, send, state, operators, onBeat, signal, ...given }: HeartbeatOptions): Heartbeat {
@@ -62,5 +66,7 @@ export function heartbeat({ clock, send, state, operators, onBeat, signal, ...gi
       hurry = new AbortController();
       woken.abort();
     },
+    now: () => beat(),
+    challenge: () => beat(operators.renew()),
   };
 }

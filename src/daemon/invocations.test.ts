@@ -22,7 +22,7 @@ function stage({ obedient = true, host }: { obedient?: boolean; host?: () => Hos
   const nodeId = randomUUID();
   const { tool, runs } = scriptedTool({ obedient });
   const usual = scriptedHost({ clock, tools: [tool], nodeId });
-  const outbox = createOutbox({ nodeId, nodeKey: newKey(), clock, log });
+  const outbox = createOutbox({ nodeId, nodeKey: newKey, clock, log });
   const answers: Array<{ commandId: string; started: boolean; ok: boolean; errorKind: string; message: string }> = [];
   outbox.attach({
     send(kind, body) {

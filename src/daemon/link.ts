@@ -38,13 +38,15 @@ export interface ControllerLink {
   open(handlers: StreamHandlers, signal: AbortSignal): Promise<EdgeStream>;
   attest(request: In<"AttestNodeRequest">): Promise<Out<"AttestNodeResponse">>;
   challenge(request: In<"ChallengeNodeRequest">): Promise<Out<"ChallengeNodeResponse">>;
+  /** Over the connection of the open stream when there is one, so that there is never a second. */
+  rotate(request: In<"RotateEdgeKeyRequest">): Promise<Out<"RotateEdgeKeyResponse">>;
   /** Closes what is left open. */
   close(): void;
 }
 
 export const connectTimeoutMs = 10_000;
 
-/** Why one of the two enrollment calls failed. */
+/** Why one of the calls beside the stream failed. */
 export class LinkError extends AegisError {
   /** The controller's wall clock when it answered, to the second; null when nothing was answered. */
   readonly peerTimeMs: number | null;

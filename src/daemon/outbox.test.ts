@@ -22,7 +22,7 @@ function stage() {
   const clock = fakeClock();
   const log = recordedLog();
   const nodeKey = newKey();
-  const outbox = createOutbox({ nodeId, nodeKey, clock, log });
+  const outbox = createOutbox({ nodeId, nodeKey: () => nodeKey, clock, log });
   return { clock, log, nodeKey, outbox };
 }
 

@@ -63,7 +63,8 @@ export interface Outbox {
 
 export interface OutboxOptions {
   nodeId: string;
-  nodeKey: SigningKey;
+  /** The key of now, which vouches for what is finished from now on. */
+  nodeKey: () => SigningKey;
   clock: Clock;
   log: Log;
 }
@@ -175,8 +176,9 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
               progressDroppedBytes: dropped,
             });
           const bytes = fitting(result, encoded);
-          const receiptSig = signReceipt(nodeKey, { nodeId, commandId, commandBody, result: bytes });
-          const body = SealedResult.encode({ result: bytes, receiptSig, keyId: nodeKey.keyId }).finish();
+          const key = nodeKey();
+          const receiptSig = signReceipt(key, { nodeId, commandId, commandBody, result: bytes });
+          const body = SealedResult.encode({ result: bytes, receiptSig, keyId: key.keyId }).finish();
           results.push({ commandId, body, since: clock.monotonic() });
           prune();
           sender?.send("result", body);

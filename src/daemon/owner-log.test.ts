@@ -35,7 +35,7 @@ function stage(stateDir = join(scratch, randomUUID()), changes: Partial<Host> = 
   const nodeId = randomUUID();
   const { tool, runs } = scriptedTool();
   const host = { ...scriptedHost({ clock, tools: [tool], nodeId }), ...changes };
-  const outbox = createOutbox({ nodeId, nodeKey: newKey(), clock, log });
+  const outbox = createOutbox({ nodeId, nodeKey: newKey, clock, log });
   const ownerLog = openOwnerLog(stateDir, { clock, log, version: "1.2.3" });
   const invocations = createInvocations({ host: () => host, outbox, clock, log, ownerLog, maxConcurrent: 2 });
   const submit = async (change: Partial<ReceivedCall> = {}) => {

@@ -10,6 +10,7 @@ import { userVerifier } from "../envelope/user.ts";
 import { AegisError } from "../errors.ts";
 import { finishCommit } from "../identity/commit-files.ts";
 import { knownNodeLine } from "../identity/known-nodes.ts";
+import { rotationFiles } from "../identity/rotation-files.ts";
 import { openSecrets } from "../identity/secrets.ts";
 import { checkStateDir } from "../identity/state-dir.ts";
 import type { Clock } from "../platform/clock.ts";
@@ -21,6 +22,7 @@ import { callLimits } from "./call-limits.ts";
 import { detect, encodeCapabilities } from "./capabilities.ts";
 import { compatUsers } from "./compat-call.ts";
 import { type CompatSessionOptions, runCompatSession } from "./compat-session.ts";
+import { createCredentials, type NodeCredentials } from "./credentials.ts";
 import { grpcLink } from "./grpc-link.ts";
 import { keepKeyset, loadIdentity } from "./host-identity.ts";
 import { createInvocations } from "./invocations.ts";
@@ -37,7 +39,7 @@ import { protectedPaths } from "./protected.ts";
 import type { PushedSettings, StreamSettings } from "./push-config.ts";
 import { replayGuard } from "./replay.ts";
 import { hostTools } from "./run-tools.ts";
-import { runSession } from "./session.ts";
+import { type HostChange, runSession } from "./session.ts";
 import { processStart, type StatusReport } from "./status.ts";
 import { statusWriter } from "./status-writer.ts";
 import { type SessionEnd, supervise } from "./supervise.ts";
@@ -95,8 +97,30 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const signal = AbortSignal.any([options.signal, asked.signal]);
   const identity = await loadIdentity(config);
   for (const message of [...openings, ...warnings, ...identity.warnings]) log.warn("settings", { message });
-  const { nodeKey, nodeToken } = identity;
   let { keyset } = identity;
+  const link = options.link ?? dialler(config, env);
+  const saveKeyset = async (newer: TrustedKeyset) => {
+    await keepKeyset(config, newer);
+    keyset = newer;
+    host = { ...host, users: users() };
+    log.info("controller_keys_updated", { version: newer.version });
+  };
+  const { keyPath, tokenPath } = config;
+  const credentials = createCredentials({
+    ...{ ...identity, nodeId, tenantId, keyset: () => keyset, saveKeyset, clock, log },
+    files: rotationFiles({ stateDir, keyPath, tokenPath }),
+    rotate: link.rotate,
+    onChange(what) {
+      if (what !== "key") return;
+      status.update(keyFacts());
+      tell("identity");
+    },
+  });
+  const nodeKey = () => credentials.current.nodeKey;
+  const listeners = new Set<(change: HostChange) => void>();
+  const tell = (change: HostChange) => {
+    for (const listener of listeners) listener(change);
+  };
   const home = await realpath(options.home).catch(() => options.home);
   const closed = await protectedPaths(config, options);
   const tools = await hostTools({ stateDir, protectedPaths: closed, clock, env, home });
@@ -105,7 +129,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const users = () => (keyset ? userVerifier({ ...keyset, tenantId }) : compatUsers);
   const secrets = openSecrets(stateDir);
   const operators = createOperators({
-    ...{ nodeId, tenantId, hostName: config.name, nodeKey: () => nodeKey, now: clock.now },
+    ...{ nodeId, tenantId, hostName: config.name, nodeKey, now: clock.now },
     policy: () => ({ trusted: config.trustedOperators, contexts: signedContexts(config) }),
     challenges: operatorChallenges(),
   });
@@ -146,6 +170,10 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   };
 
   const iso = (ms: number) => new Date(ms).toISOString();
+  const keyFacts = () => ({
+    knownNode: knownNodeLine({ nodeId, key: nodeKey(), tenant: tenantId, name: config.name }),
+    keyFingerprint: fingerprint(nodeKey()),
+  });
   const status = statusWriter(
     stateDir,
     {
@@ -153,8 +181,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
       ...{ pid: process.pid, started: (await processStart(process.pid)) ?? "unknown" },
       ...{ connectedSince: null, lastError: null, retryAt: null, identity: tools.identity },
       operatorOnly: operatorOnly(config, tools.registry.list()),
-      ...{ knownNode: knownNodeLine({ nodeId, key: nodeKey, tenant: tenantId, name: config.name }) },
-      keyFingerprint: fingerprint(nodeKey),
+      ...keyFacts(),
       ...{ paused: isPaused(stateDir), draining: false, activeCalls: 0, queuedCalls: 0, at: iso(clock.now()) },
     },
     () => iso(clock.now()),
@@ -173,17 +200,19 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
     options.onState?.(next);
   };
 
-  const link = options.link ?? dialler(config, env);
   const stopSessions = new AbortController();
   let begun = false;
-  const shared: CompatSessionOptions = {
-    ...{ link, clock, log, nodeId, nodeKey, nodeToken, outbox, invocations },
+  const shared: Omit<CompatSessionOptions, keyof NodeCredentials> = {
+    ...{ link, clock, log, nodeId, outbox, invocations, keepToken: credentials.keepToken },
     heartbeatIntervalMs: config.heartbeatIntervalMs,
     capabilities,
     newStreamId: randomUUID,
     onState(next) {
       if (next.kind === "heartbeat") return status.update(calls());
-      if (next.kind === "connected") return enter("connected", { connectedSince: iso(next.sinceMs), lastError: null });
+      if (next.kind === "connected") {
+        void credentials.finish();
+        return enter("connected", { connectedSince: iso(next.sinceMs), lastError: null });
+      }
       enter("connecting");
       if (!begun) options.onReady?.();
       begun = true;
@@ -192,16 +221,17 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const session = (stop: AbortSignal): Promise<SessionEnd> => {
     const trusted = keyset;
     // Null only where the settings say compat: nothing that happens later leads here.
-    if (!trusted) return runCompatSession(shared, stop);
-    const saveKeyset = async (newer: TrustedKeyset) => {
-      await keepKeyset(config, newer);
-      keyset = newer;
-      host = { ...host, users: users() };
-      log.info("controller_keys_updated", { version: newer.version });
-    };
-    const onShutdown = () => asked.abort();
+    if (!trusted) return runCompatSession({ ...shared, ...credentials.current }, stop);
     return runSession(
-      { ...shared, operators, settings, onShutdown, keyset: () => keyset ?? trusted, saveKeyset },
+      {
+        ...{ ...shared, ...credentials.current, operators, settings, saveKeyset, renew: credentials.renew },
+        keyset: () => keyset ?? trusted,
+        onShutdown: () => asked.abort(),
+        watch(listener) {
+          listeners.add(listener);
+          return () => listeners.delete(listener);
+        },
+      },
       stop,
     );
   };
@@ -220,6 +250,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
     if (outbox.waiting > 0) log.warn("results_undelivered", { count: outbox.waiting });
     stopSessions.abort();
   });
+  void credentials.keepArchive(stopSessions.signal);
   try {
     if (options.once) await onlyOne(session, stopSessions.signal, () => state);
     else

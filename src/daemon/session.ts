@@ -6,8 +6,7 @@ import { canonicalPayload, signCompat } from "../envelope/compat.ts";
 import type { CommandFrameKind, DaemonChannel, EventFrameKind, Frame } from "../envelope/frame.ts";
 import { type Freshness, freshness, tickMs } from "../envelope/freshness.ts";
 import { type PendingHello, sayHello } from "../envelope/handshake.ts";
-import type { TrustedKeyset } from "../envelope/keyset.ts";
-import type { SigningKey } from "../envelope/public-key.ts";
+import { advance, type TrustedKeyset } from "../envelope/keyset.ts";
 import { maxRetryAfterMs, verifyRefusal } from "../envelope/refusal.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
@@ -15,7 +14,9 @@ import type { Log } from "../platform/log.ts";
 import { quote } from "../policy/quote.ts";
 import { version } from "../version.ts";
 import { aegis } from "../wire/gen/messages.js";
+import { rawFields } from "../wire/raw-field.ts";
 import { toLong, whole } from "../wire/whole.ts";
+import type { NodeCredentials } from "./credentials.ts";
 import { type Heartbeat, heartbeat } from "./heartbeat.ts";
 import type { Invocations } from "./invocations.ts";
 import type { ControllerLink, EdgeCommand, EdgeStream, StreamEnd } from "./link.ts";
@@ -33,13 +34,11 @@ export const handshakeTimeoutMs = 10_000;
 /** A host that its controller revoked asks again at this pace, in case it was a mistake. */
 const revokedRetryMs = 15 * 60_000;
 
-export interface SessionOptions {
+export interface SessionOptions extends NodeCredentials {
   link: ControllerLink;
   clock: Clock;
   log: Log;
   nodeId: string;
-  nodeKey: SigningKey;
-  nodeToken: string;
   /** What is trusted now; the daemon keeps the newer one that a session brings. */
   keyset: () => TrustedKeyset;
   /** Makes a newer keyset durable. Resolves before anything that relies on it is sent. */
@@ -54,14 +53,36 @@ export interface SessionOptions {
   settings: StreamSettings;
   newStreamId(): string;
   onState(state: SessionState): void;
+  /**
+   * A Hello was refused: `expired` is the controller's signed word that the token is, `unknown` that nobody said why. While
+   * the connection is still open, so over it. Answers what to say Hello again with, or null when there is nothing to try.
+   */
+  renew?(why: "expired" | "unknown"): Promise<NodeCredentials | null>;
+  /** A session is up: keeps the token good until `signal` aborts. `nowMs` is the controller's time. */
+  keepToken?(session: { mustRefresh: boolean; nowMs(): number; signal: AbortSignal }): Promise<void>;
+  /** Calls back when something has changed that the controller should hear of. The returned function ends that. */
+  watch?(listener: (change: HostChange) => void): () => void;
   /** The controller wants this daemon to end. The session goes on until `signal` aborts: calls may still finish. */
   onShutdown(detail: string): void;
 }
+
+/** `capabilities`: what this host is or can do; `identity`: its key. */
+export type HostChange = "capabilities" | "identity";
 
 export type SessionState = { kind: "connecting" } | { kind: "connected"; sinceMs: number } | { kind: "heartbeat" };
 
 /** Settles when the connection has ended, whoever ended it. */
 export async function runSession(options: SessionOptions, signal: AbortSignal): Promise<SessionEnd> {
+  const first = await oneStream(options, signal);
+  if (first.kind !== "renewed") return first;
+  const second = await oneStream({ ...options, ...first.credentials }, signal);
+  return second.kind === "renewed" ? second.end : second;
+}
+
+/** `renewed`: the Hello was refused as `end` says, and with these it may not be. */
+type StreamOutcome = SessionEnd | { kind: "renewed"; credentials: NodeCredentials; end: SessionEnd };
+
+async function oneStream(options: SessionOptions, signal: AbortSignal): Promise<StreamOutcome> {
   const { clock, link, log, outbox } = options;
   const streamId = options.newStreamId();
   const inner = new AbortController();
@@ -71,6 +92,7 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
   const inbox = createInbox();
   let stream: EdgeStream | null = null;
   let sender: FrameSender | null = null;
+  let unwatch: (() => void) | undefined;
   try {
     options.onState({ kind: "connecting" });
     stream = await link.open({ onCommand: inbox.push, onEnd: inbox.end }, inner.signal);
@@ -91,13 +113,15 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
     const first = await inbox.first(clock.sleep(handshakeTimeoutMs, AbortSignal.any([patience.signal, inner.signal])));
     patience.abort();
     if (signal.aborted) return { kind: "shutdown" };
-    if (first.kind === "end") return refusedEnd(first.end, hello, options);
+    if (first.kind === "end") return await refused(first.end, hello, options);
     if (first.kind === "timeout")
       throw new AegisError("unavailable", "controller_not_strict: no ACCEPT came within 10 s of Hello");
     const frame = sealedFrame(first.command);
     const accepted = frame ? hello.accept(frame) : ({ kind: "refused", reason: "accept_expected" } as const);
-    if (accepted.kind === "refused")
+    if (accepted.kind === "refused") {
+      if (alarming.has(accepted.reason)) log.error(accepted.reason, { trusted: options.keyset().version });
       throw new AegisError("unavailable", `seal_frame: the controller's ACCEPT is refused: ${accepted.reason}`);
+    }
     const fresh = freshness({
       serverTimeMs: accepted.serverTimeMs,
       helloWrittenAt,
@@ -131,13 +155,23 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
       },
       onBeat: () => options.onState({ kind: "heartbeat" }),
     });
+    void options.keepToken?.({
+      mustRefresh: accepted.mustRefresh,
+      nowMs: () => fresh.estimateMs(clock.monotonic()),
+      signal: inner.signal,
+    });
+    unwatch = options.watch?.((change) => {
+      if (change === "capabilities") writer.send("capabilities", options.capabilities());
+      else beats.challenge();
+    });
     const ended = new Promise<SessionEnd>((resolve) => {
       const finish = (end: SessionEnd) => {
         inbox.close();
         resolve(end);
       };
       inner.signal.addEventListener("abort", () => finish({ kind: "shutdown" }), { once: true });
-      const live: Live = { ...options, channel: accepted.channel, fresh, writer, beats, finish, over: inner.signal };
+      const { channel } = accepted;
+      const live: Live = { ...options, inbox, channel, fresh, writer, beats, finish, over: inner.signal };
       inbox.drain((next) => {
         const end = next.kind === "end" ? transportEnd(next.end) : onCommand(next.command, live);
         if (end) finish(end);
@@ -149,6 +183,7 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
     if (signal.aborted) return { kind: "shutdown" };
     throw error;
   } finally {
+    unwatch?.();
     if (sender) outbox.detach(sender);
     options.settings.reset();
     options.invocations.resume();
@@ -160,6 +195,7 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
 }
 
 interface Live extends SessionOptions {
+  inbox: Inbox;
   channel: DaemonChannel;
   fresh: Freshness;
   writer: FrameWriter;
@@ -208,6 +244,8 @@ function act(kind: CommandFrameKind, body: Uint8Array, timeMs: number, live: Liv
       const { reason, retryAfterMs, detail } = wire.Goodbye.decode(body);
       return goodbye(reason, whole(retryAfterMs) ?? 0, detail);
     }
+    case "keysetFrame":
+      return takeKeyset(body, live);
     case "accept":
       return broken("a second ACCEPT");
     default:
@@ -237,6 +275,35 @@ function act(kind: CommandFrameKind, body: Uint8Array, timeMs: number, live: Liv
     } else return broken("a command of no known kind");
     return null;
   }
+}
+
+/** What a controller that behaves never sends. */
+const alarming = new Set<string>(["keyset_equivocation", "keyset_rollback"]);
+
+/**
+ * New keys of the controller, along the chain from the pinned root. They are on disk before anything relies on them, so
+ * what came after this frame waits for the disk; then the version is confirmed.
+ */
+function takeKeyset(signed: Uint8Array, live: Live): SessionEnd | null {
+  const { channel, inbox, keyset, log } = live;
+  const outcome = advance(keyset(), [signed]);
+  if (outcome.kind === "refused") {
+    if (alarming.has(outcome.reason)) log.error(outcome.reason, { trusted: keyset().version });
+    return broken(outcome.reason);
+  }
+  const newer = outcome.keyset;
+  inbox.hold();
+  const saved = newer.version > keyset().version ? live.saveKeyset(newer) : Promise.resolve();
+  void saved.then(
+    () => {
+      if (live.over.aborted) return;
+      channel.commandKeyIs(newer.commandKey);
+      live.beats.now();
+      inbox.release();
+    },
+    (cause: unknown) => live.finish({ kind: "lost", cause }),
+  );
+  return null;
 }
 
 function pushed(
@@ -295,17 +362,51 @@ function transportEnd({ status, message }: StreamEnd): SessionEnd {
   };
 }
 
-/** A Hello that was answered with an end. Only a refusal signed for this very Hello is believed to be the controller's. */
-function refusedEnd(end: StreamEnd, hello: PendingHello, { nodeId, keyset }: SessionOptions): SessionEnd {
-  if (!end.refusal) return transportEnd(end);
+/**
+ * A Hello that was answered with an end. Only a refusal signed for this very Hello is believed to be the controller's:
+ * whatever else comes costs no more than the usual wait.
+ */
+async function refused(end: StreamEnd, hello: PendingHello, options: SessionOptions): Promise<StreamOutcome> {
+  const said = await refusalIn(end, hello, options);
+  const meant = said ? goodbye(said.reason, said.retryAfterMs, end.message) : transportEnd(end);
+  const expired = said?.reason === wire.GoodbyeReason.GOODBYE_REASON_TOKEN_EXPIRED;
+  if (!options.renew || !(expired || (!said && end.status === unauthenticated))) return meant;
   try {
-    const { reason, retryAfterMs, signature } = wire.SealRefusal.decode(end.refusal);
-    const wait = whole(retryAfterMs);
-    const said = { nodeId, sealHello: hello.sealHello, reason, retryAfterMs: wait ?? -1 };
-    if (wait === null || !verifyRefusal(keyset().commandKey, said, signature)) return transportEnd(end);
-    return goodbye(reason, wait, end.message);
+    const credentials = await options.renew(expired ? "expired" : "unknown");
+    return credentials ? { kind: "renewed", credentials, end: meant } : meant;
+  } catch (error) {
+    const { message, hint } = AegisError.from(error);
+    const why = `${AegisError.from(meant.kind === "lost" && meant.cause).message}; a new token was refused: ${message}`;
+    const cause = new AegisError("unavailable", why, { cause: error, ...(hint === undefined ? {} : { hint }) });
+    return { kind: "lost", cause };
+  }
+}
+
+/** gRPC status number. */
+const unauthenticated = 16;
+/** SealRefusal.keyset_chain. */
+const refusalChainField = 4;
+
+async function refusalIn(
+  { refusal }: StreamEnd,
+  { sealHello }: PendingHello,
+  options: SessionOptions,
+): Promise<{ reason: number; retryAfterMs: number } | null> {
+  if (!refusal) return null;
+  try {
+    const { reason, signature, ...rest } = wire.SealRefusal.decode(refusal);
+    const retryAfterMs = whole(rest.retryAfterMs);
+    // Keys may have changed while this host was away. The chain proves itself; it is kept only with a refusal that it proves.
+    const known = options.keyset();
+    const chain = rawFields(refusal, refusalChainField);
+    const moved = chain.length > 0 ? advance(known, chain) : ({ kind: "trusted", keyset: known } as const);
+    if (moved.kind === "refused" || retryAfterMs === null) return null;
+    const said = { nodeId: options.nodeId, sealHello, reason, retryAfterMs };
+    if (!verifyRefusal(moved.keyset.commandKey, said, signature)) return null;
+    if (moved.keyset.version > known.version) await options.saveKeyset(moved.keyset);
+    return { reason, retryAfterMs };
   } catch {
-    return transportEnd(end);
+    return null;
   }
 }
 
@@ -378,17 +479,20 @@ async function keepTime(
 
 type Incoming = { kind: "command"; command: EdgeCommand } | { kind: "end"; end: StreamEnd };
 
-/** How much may arrive before the session looks: until CONFIRM an honest controller sends one frame. */
+/** How much may arrive while the session does not look: until CONFIRM an honest controller sends one frame. */
 const maxHeld = 64;
 const tooMuch: Incoming = {
   kind: "end",
-  end: { status: 8, message: `more than ${maxHeld} messages came before the session was confirmed`, refusal: null },
+  end: { status: 8, message: `more than ${maxHeld} messages came while none was looked at`, refusal: null },
 };
+
+type Inbox = ReturnType<typeof createInbox>;
 
 /** Holds what arrives until the session can look at it. Too much, held, is an end like any other. */
 function createInbox() {
   const held: Incoming[] = [];
   let take: ((next: Incoming) => void) | null = null;
+  let handler: ((next: Incoming) => void) | null = null;
   let full = false;
   let closed = false;
   const put = (next: Incoming) => {
@@ -396,6 +500,13 @@ function createInbox() {
     if (take) return take(next);
     full = held.length === maxHeld;
     held.push(full ? tooMuch : next);
+  };
+  const look = () => {
+    while (take && take === handler && !closed) {
+      const next = held.shift();
+      if (!next) return;
+      take(next);
+    }
   };
   return {
     push: (command: EdgeCommand) => put({ kind: "command", command }),
@@ -417,9 +528,18 @@ function createInbox() {
         });
       });
     },
-    drain(handler: (next: Incoming) => void) {
+    drain(given: (next: Incoming) => void) {
+      handler = given;
+      take = given;
+      look();
+    },
+    /** Until `release` nothing more is handed on. */
+    hold() {
+      take = null;
+    },
+    release() {
       take = handler;
-      for (const next of held.splice(0)) if (!closed) handler(next);
+      look();
     },
     close() {
       closed = true;

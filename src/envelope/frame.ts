@@ -13,6 +13,7 @@ export const frameKinds = {
   accept: { number: 0x10, direction: "c2d", auth: "signature" },
   command: { number: 0x11, direction: "c2d", auth: "signature" },
   credit: { number: 0x12, direction: "c2d", auth: "mac" },
+  keysetFrame: { number: 0x13, direction: "c2d", auth: "signature" },
   goodbye: { number: 0x14, direction: "c2d", auth: "signature" },
   ack: { number: 0x15, direction: "c2d", auth: "mac" },
   confirm: { number: 0x20, direction: "d2c", auth: "signature" },
@@ -71,23 +72,44 @@ export interface SealedChannel<Out extends FrameKind, In extends FrameKind> {
   open(frame: Frame): Opened<In>;
 }
 
-export type DaemonChannel = SealedChannel<EventFrameKind, CommandFrameKind>;
-export type ControllerChannel = SealedChannel<CommandFrameKind, EventFrameKind>;
+export interface DaemonChannel extends SealedChannel<EventFrameKind, CommandFrameKind> {
+  /** From the next frame on the controller signs with this key. */
+  commandKeyIs(commandKey: PublicKey): void;
+}
 
-export const daemonChannel = (secrets: SessionSecrets, nodeKey: SigningKey, commandKey: PublicKey): DaemonChannel =>
-  channel<EventFrameKind, CommandFrameKind>(secrets, "d2c", nodeKey, commandKey);
+export interface ControllerChannel extends SealedChannel<CommandFrameKind, EventFrameKind> {
+  /** From the next frame on this key signs. */
+  signWith(commandKey: SigningKey): void;
+}
+
+export const daemonChannel = (secrets: SessionSecrets, nodeKey: SigningKey, commandKey: PublicKey): DaemonChannel => {
+  const keys = { own: nodeKey, peer: commandKey };
+  return {
+    ...channel<EventFrameKind, CommandFrameKind>(secrets, "d2c", keys),
+    commandKeyIs(key) {
+      keys.peer = key;
+    },
+  };
+};
 
 export const controllerChannel = (
   secrets: SessionSecrets,
   commandKey: SigningKey,
   nodeKey: PublicKey,
-): ControllerChannel => channel<CommandFrameKind, EventFrameKind>(secrets, "c2d", commandKey, nodeKey);
+): ControllerChannel => {
+  const keys = { own: commandKey, peer: nodeKey };
+  return {
+    ...channel<CommandFrameKind, EventFrameKind>(secrets, "c2d", keys),
+    signWith(key) {
+      keys.own = key;
+    },
+  };
+};
 
 function channel<Out extends FrameKind, In extends FrameKind>(
   secrets: SessionSecrets,
   says: Direction,
-  ownKey: SigningKey,
-  peerKey: PublicKey,
+  keys: { own: SigningKey; peer: PublicKey },
 ): SealedChannel<Out, In> {
   const { nodeId, sessionId } = secrets;
   const [sendKey, receiveKey] =
@@ -108,7 +130,7 @@ function channel<Out extends FrameKind, In extends FrameKind>(
         throw new RangeError(`a frame body has at most ${maxBodyBytes} bytes, this ${kind} has ${body.length}`);
       const seq = sent++;
       const header = frameHeader(kind, { nodeId, sessionId, seq, timeMs, body });
-      const auth = frameKinds[kind].auth === "signature" ? ownKey.sign(header) : mac(sendKey, header);
+      const auth = frameKinds[kind].auth === "signature" ? keys.own.sign(header) : mac(sendKey, header);
       return { kind: frameKinds[kind].number, seq, timeMs, body, auth };
     },
     open(frame) {
@@ -125,7 +147,7 @@ function channel<Out extends FrameKind, In extends FrameKind>(
       // The header is rebuilt from this end's own state: another session, node or place in the order cannot verify.
       const header = frameHeader(kind, { nodeId, sessionId, seq: received, timeMs: frame.timeMs, body: frame.body });
       const genuine =
-        auth === "signature" ? peerKey.verify(header, frame.auth) : sameMac(mac(receiveKey, header), frame.auth);
+        auth === "signature" ? keys.peer.verify(header, frame.auth) : sameMac(mac(receiveKey, header), frame.auth);
       if (!genuine) return refuse("authentication");
       received++;
       return { kind: "frame", frame: kind as In, body: frame.body, timeMs: frame.timeMs };

@@ -7,7 +7,7 @@ import { whole } from "../wire/whole.ts";
 import { importPublicKey, type PublicKey } from "./public-key.ts";
 import { sha256, statement, uuidFromBytes } from "./statement.ts";
 
-const { ControllerKeySet, KeyAlg, KeyState, KeyUse, SignedKeySet } = aegis.cluster.v1;
+const { ControllerKeySet, KeyAlg, SignedKeySet } = aegis.cluster.v1;
 
 /** A keyset that verified. Only this module makes one. */
 export interface TrustedKeyset {
@@ -20,10 +20,30 @@ export interface TrustedKeyset {
   readonly commandKey: PublicKey;
   /** Keys that may have signed a token, by `kid`: any state but REVOKED. */
   readonly tokenKeys: ReadonlyMap<string, PublicKey>;
+  /** Every key of a use, algorithm and state that this version knows. */
+  readonly keys: readonly KeysetKey[];
+  /** `spki-sha256:...` of the certificates by which the controller may be known; empty = those the host enrolled with. */
+  readonly tlsPins: readonly string[];
+  /** The controller's clock when it was made. */
+  readonly createdMs: number;
   /** The serialised SignedKeySet, as received. */
   readonly signed: Uint8Array;
   /** The serialised ControllerKeySet inside it. */
   readonly bytes: Uint8Array;
+  /**
+   * Serialised SignedKeySets that lead from the first root to this one's: one for each root there was. With them and the
+   * first root's id `trustFirst` comes to this keyset again.
+   */
+  readonly anchors: readonly Uint8Array[];
+}
+
+export const keyUses = ["command", "token"] as const;
+export const keyStates = ["active", "next", "retiring", "revoked"] as const;
+
+export interface KeysetKey {
+  readonly key: PublicKey;
+  readonly use: (typeof keyUses)[number];
+  readonly state: (typeof keyStates)[number];
 }
 
 export type KeysetFailure =
@@ -47,8 +67,10 @@ export function trustFirst(rootKeyId: Uint8Array, chain: readonly Uint8Array[]):
   const candidate = decode(first);
   if (!candidate) return refuse("keyset_malformed");
   if (!Buffer.from(candidate.rootKey.keyId).equals(rootKeyId)) return refuse("keyset_root");
-  if (!candidate.signedBy(candidate.rootKey)) return refuse("keyset_signature");
-  const trusted = trust(candidate);
+  // By which of the two signatures depends on whether it is the one that brought this root.
+  if (!candidate.signedBy(candidate.rootKey) && !candidate.alsoSignedBy(candidate.rootKey))
+    return refuse("keyset_signature");
+  const trusted = trust(candidate, [first]);
   return trusted.kind === "trusted" && rest.length > 0 ? advance(trusted.keyset, rest) : trusted;
 }
 
@@ -58,7 +80,7 @@ export function trustStored(rootKey: PublicKey, signed: Uint8Array): KeysetOutco
   if (!candidate) return refuse("keyset_malformed");
   if (candidate.rootKey.kid !== rootKey.kid) return refuse("keyset_root");
   if (!candidate.signedBy(rootKey) && !candidate.alsoSignedBy(rootKey)) return refuse("keyset_signature");
-  return trust(candidate);
+  return trust(candidate, [signed]);
 }
 
 /** Follows `chain` (oldest first) from what is trusted now. A change of root needs the old root's signature and the new one's. */
@@ -75,8 +97,9 @@ export function advance(current: TrustedKeyset, chain: readonly Uint8Array[]): K
       continue;
     }
     if (!next.signedBy(at.rootKey)) return refuse("keyset_signature");
-    if (next.rootKey.kid !== at.rootKey.kid && !next.alsoSignedBy(next.rootKey)) return refuse("keyset_root");
-    const outcome = trust(next);
+    const newRoot = next.rootKey.kid !== at.rootKey.kid;
+    if (newRoot && !next.alsoSignedBy(next.rootKey)) return refuse("keyset_root");
+    const outcome = trust(next, newRoot ? [...at.anchors, signed] : at.anchors);
     if (outcome.kind === "refused") return outcome;
     at = outcome.keyset;
   }
@@ -89,6 +112,8 @@ interface Candidate {
   rootKey: PublicKey;
   digest: Uint8Array;
   keys: readonly aegis.cluster.v1.IControllerKey[];
+  tlsPins: readonly string[];
+  createdMs: number;
   signed: Uint8Array;
   bytes: Uint8Array;
   signedBy(key: PublicKey): boolean;
@@ -111,6 +136,8 @@ function decode(signed: Uint8Array): Candidate | null {
       rootKey,
       digest: sha256(bytes),
       keys: keyset.keys,
+      tlsPins: keyset.tlsPins,
+      createdMs: whole(keyset.createdMs) ?? 0,
       signed,
       bytes,
       signedBy: (key) => key.verify(said, envelope.signature),
@@ -122,22 +149,29 @@ function decode(signed: Uint8Array): Candidate | null {
 }
 
 /** Entries of a use, algorithm or state this version does not know are passed over; exactly one command key must be active. */
-function trust({ keys, controllerId, version, rootKey, digest, signed, bytes }: Candidate): KeysetOutcome {
-  const active: PublicKey[] = [];
-  const tokenKeys = new Map<string, PublicKey>();
-  for (const entry of keys) {
+function trust({ keys: entries, ...candidate }: Candidate, anchors: readonly Uint8Array[]): KeysetOutcome {
+  const keys: KeysetKey[] = [];
+  for (const entry of entries) {
     const key = entry.alg === KeyAlg.KEY_ALG_ED25519 && entry.public ? importPublicKey(entry.public) : null;
-    if (!key || !Buffer.from(entry.keyId ?? []).equals(key.keyId)) continue;
-    if (entry.use === KeyUse.KEY_USE_COMMAND && entry.state === KeyState.KEY_STATE_ACTIVE) active.push(key);
-    if (entry.use === KeyUse.KEY_USE_TOKEN && isLive(entry.state)) tokenKeys.set(key.kid, key);
+    const use = keyUses[(entry.use ?? 0) - 1];
+    const state = keyStates[(entry.state ?? 0) - 1];
+    if (!key || !use || !state || !Buffer.from(entry.keyId ?? []).equals(key.keyId)) continue;
+    keys.push({ key, use, state });
   }
-  const [commandKey, ...others] = active;
+  const [commandKey, ...others] = keys.filter(({ use, state }) => use === "command" && state === "active");
   if (!commandKey || others.length > 0) return refuse("keyset_no_active_key");
-  return { kind: "trusted", keyset: { controllerId, version, rootKey, digest, commandKey, tokenKeys, signed, bytes } };
+  const tokenKeys = keys.filter(({ use, state }) => use === "token" && state !== "revoked");
+  const { controllerId, version, rootKey, digest, tlsPins, createdMs, signed, bytes } = candidate;
+  return {
+    kind: "trusted",
+    keyset: {
+      ...{ controllerId, version, rootKey, digest, tlsPins, createdMs, signed, bytes, anchors, keys },
+      commandKey: commandKey.key,
+      tokenKeys: new Map(tokenKeys.map(({ key }) => [key.kid, key])),
+    },
+  };
 }
 
-function isLive(state: aegis.cluster.v1.KeyState | null | undefined): boolean {
-  return (
-    state === KeyState.KEY_STATE_ACTIVE || state === KeyState.KEY_STATE_NEXT || state === KeyState.KEY_STATE_RETIRING
-  );
-}
+/** The number that stands for each on the wire. */
+export const keyUseNumber = (use: KeysetKey["use"]): number => keyUses.indexOf(use) + 1;
+export const keyStateNumber = (state: KeysetKey["state"]): number => keyStates.indexOf(state) + 1;

@@ -1,12 +1,18 @@
 /** The controller's keys as this host pinned them: `controller.keys`, written at enrollment and moved only forward. */
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
-import { type KeysetFailure, type TrustedKeyset, trustStored } from "../envelope/keyset.ts";
+import { type KeysetFailure, type TrustedKeyset, trustFirst, trustStored } from "../envelope/keyset.ts";
 import { importPublicKey } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
 import { writeFileAtomic } from "../platform/private-file.ts";
 
-const schema = z.strictObject({ controller_id: z.uuid(), root_key: z.string(), keyset: z.string() });
+const schema = z.strictObject({
+  controller_id: z.uuid(),
+  root_key: z.string(),
+  keyset: z.string(),
+  /** How the root of this keyset follows from the one that this host enrolled with, once they differ. */
+  anchors: z.array(z.string()).optional(),
+});
 
 const reenroll = "enroll again with a token issued for this node: aegis edge enroll --force TOKEN";
 
@@ -25,11 +31,17 @@ export async function loadControllerKeys(path: string, sealRoot: string): Promis
   const broken = (what: string) => new AegisError("config_invalid", `${path} ${what}`, { hint: reenroll });
   const parsed = schema.safeParse(parseJson(text));
   if (!parsed.success) throw broken("is damaged");
-  const rootKey = importPublicKey(Buffer.from(parsed.data.root_key, "base64url"));
+  const rootKey = importPublicKey(bytes(parsed.data.root_key));
   if (!rootKey) throw broken("holds no usable root key");
-  if (rootKey.kid !== sealRoot) throw broken(`is for root ${rootKey.kid}, but seal_root in the config is ${sealRoot}`);
-  const outcome = trustStored(rootKey, Buffer.from(parsed.data.keyset, "base64url"));
+  const { keyset, anchors } = parsed.data;
+  if (rootKey.kid !== sealRoot && !anchors)
+    throw broken(`is for root ${rootKey.kid}, but seal_root in the config is ${sealRoot}`);
+  const outcome =
+    rootKey.kid === sealRoot
+      ? trustStored(rootKey, bytes(keyset))
+      : trustFirst(bytes(sealRoot), [...(anchors ?? []), keyset].map(bytes));
   if (outcome.kind === "refused") throw broken(`does not verify: ${outcome.reason satisfies KeysetFailure}`);
+  if (outcome.keyset.rootKey.kid !== rootKey.kid) throw broken("names another root than its keyset");
   if (outcome.keyset.controllerId !== parsed.data.controller_id)
     throw broken("names another controller than its keyset");
   return outcome.keyset;
@@ -38,8 +50,9 @@ export async function loadControllerKeys(path: string, sealRoot: string): Promis
 export function renderControllerKeys(keyset: TrustedKeyset): string {
   const content = {
     controller_id: keyset.controllerId,
-    root_key: Buffer.from(keyset.rootKey.raw).toString("base64url"),
-    keyset: Buffer.from(keyset.signed).toString("base64url"),
+    root_key: text(keyset.rootKey.raw),
+    keyset: text(keyset.signed),
+    ...(keyset.anchors.length > 1 ? { anchors: keyset.anchors.map(text) } : {}),
   };
   return `${JSON.stringify(content, null, 2)}\n`;
 }
@@ -47,6 +60,9 @@ export function renderControllerKeys(keyset: TrustedKeyset): string {
 /** On disk before it is used: a crash in between leaves the older one, which the next handshake brings forward again. */
 export const saveControllerKeys = (path: string, keyset: TrustedKeyset): Promise<void> =>
   writeFileAtomic(path, renderControllerKeys(keyset));
+
+const bytes = (base64url: string): Uint8Array => Buffer.from(base64url, "base64url");
+const text = (raw: Uint8Array): string => Buffer.from(raw).toString("base64url");
 
 function parseJson(text: string): unknown {
   try {

@@ -38,7 +38,8 @@ export async function loadNodeToken(path: string): Promise<string> {
 export interface TokenFacts {
   nodeId: string;
   tenantId: string | null;
-  /** Epoch milliseconds; null when it does not say. */
+  /** Epoch milliseconds of its start and end; null when it does not say. */
+  iatMs: number | null;
   expMs: number | null;
   /** The public key it is for, base64url; null when it does not say. */
   publicKey: string | null;
@@ -48,16 +49,20 @@ export function tokenFacts(token: string): TokenFacts | null {
   try {
     const claims: unknown = JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString("utf8"));
     if (typeof claims !== "object" || claims === null) return null;
-    const { sub, tid, exp, cnf } = claims as Record<string, unknown>;
+    const { sub, tid, iat, exp, cnf } = claims as Record<string, unknown>;
     if (typeof sub !== "string") return null;
     const confirmed = confirmation.safeParse(cnf);
     return {
       publicKey: confirmed.success ? confirmed.data.jwk.x : null,
       nodeId: sub,
       tenantId: typeof tid === "string" ? tid : null,
-      expMs: typeof exp === "number" && Number.isFinite(exp) ? exp * 1000 : null,
+      iatMs: milliseconds(iat),
+      expMs: milliseconds(exp),
     };
   } catch {
     return null;
   }
 }
+
+const milliseconds = (seconds: unknown): number | null =>
+  typeof seconds === "number" && Number.isFinite(seconds) ? seconds * 1000 : null;

@@ -1,6 +1,7 @@
 /** A ControllerLink without a network: every message passes as bytes, and through whoever sits in between. */
 import type { Doorman } from "../../src/controller/doorman.ts";
 import { edgeStream } from "../../src/controller/edge-stream.ts";
+import { type Rotations, rotationAnswer } from "../../src/controller/rotation.ts";
 import type { ControllerLink, EdgeCommand, EdgeEvent, StreamEnd } from "../../src/daemon/link.ts";
 import type { Log } from "../../src/platform/log.ts";
 import { aegis } from "../../src/wire/gen/messages.js";
@@ -26,9 +27,17 @@ export interface MemoryLinkOptions {
   relay: Relay;
   log: Log;
   address?: string;
+  /** Answers RotateEdgeKey. */
+  rotations?: Pick<Rotations, "rotate">;
 }
 
-export function memoryLink({ doorman, relay, log, address = "192.0.2.1" }: MemoryLinkOptions): ControllerLink {
+export function memoryLink({
+  doorman,
+  relay,
+  log,
+  address = "192.0.2.1",
+  rotations,
+}: MemoryLinkOptions): ControllerLink {
   const hangUps = new Set<() => void>();
   const notHere = () => Promise.reject(new Error("enrollment is not part of this link"));
   return {
@@ -76,6 +85,12 @@ export function memoryLink({ doorman, relay, log, address = "192.0.2.1" }: Memor
     },
     attest: notHere,
     challenge: notHere,
+    async rotate(request) {
+      if (!rotations) return await notHere();
+      const heard = wire.RotateEdgeKeyRequest.decode(wire.RotateEdgeKeyRequest.encode(request).finish());
+      const answer = rotationAnswer(await rotations.rotate(heard));
+      return wire.RotateEdgeKeyResponse.decode(wire.RotateEdgeKeyResponse.encode(answer).finish());
+    },
     close() {
       for (const hangUp of [...hangUps]) hangUp();
     },

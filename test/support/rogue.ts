@@ -107,6 +107,7 @@ export function rogueController(strict: StrictKeys, identity: HostIdentity, time
       },
       attest: notHere,
       challenge: notHere,
+      rotate: notHere,
       close() {},
     },
     accept({ body: given, ...made } = {}) {

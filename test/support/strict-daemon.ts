@@ -24,7 +24,7 @@ export interface StrictDaemon {
   invocations: Invocations;
   /** Every state of every session, in order. */
   states: SessionState["kind"][];
-  /** What a controller has pushed, and how often it asked for the end. */
+  /** What a controller has pushed and still holds, and how often it asked for the end. */
   pushed: PushedSettings[];
   shutdowns: string[];
   keyset(): TrustedKeyset;
@@ -60,11 +60,15 @@ export function strictDaemon(options: StrictDaemonOptions): StrictDaemon {
     challenges: operatorChallenges(),
   });
   const host = { ...scriptedHost({ clock, tools: [tool.tool], nodeId, tenantId, users }), operators };
-  const outbox = createOutbox({ nodeId, nodeKey, clock, log });
+  const outbox = createOutbox({ nodeId, nodeKey: () => nodeKey, clock, log });
   const invocations = createInvocations({ host: () => host, outbox, clock, log, maxConcurrent });
   const states: SessionState["kind"][] = [];
   const pushed: PushedSettings[] = [];
-  const settings: StreamSettings = { maxConcurrent, apply: (next) => void pushed.push(next), reset() {} };
+  const settings: StreamSettings = {
+    maxConcurrent,
+    apply: (next) => void pushed.push(next),
+    reset: () => void pushed.splice(0),
+  };
   const shutdowns: string[] = [];
   return {
     tool,

@@ -493,6 +493,7 @@ BODIES = {
     "accept": SEAL_ACCEPT,
     "command": COMMAND_BODY,
     "credit": text(1, COMMAND_ID) + number(2, 262_144),
+    "keysetFrame": NEXT_SIGNED,
     "goodbye": number(1, 1) + number(2, 60_000) + text(3, "back soon"),
     "ack": text(1, COMMAND_ID),
     "confirm": number(1, 1) + number(3, 2),

@@ -3640,6 +3640,9 @@ export namespace aegis {
                 /** RotateEdgeKeyRequest signatureWithNewKey. */
                 signatureWithNewKey: Uint8Array;
 
+                /** RotateEdgeKeyRequest keysetVersion. */
+                keysetVersion: Long;
+
                 /**
                  * Creates a new RotateEdgeKeyRequest instance using the specified properties.
                  * @param [properties] Properties to set
@@ -3680,6 +3683,9 @@ export namespace aegis {
 
                     /** RotateEdgeKeyRequest signatureWithNewKey */
                     signatureWithNewKey?: (Uint8Array|null);
+
+                    /** RotateEdgeKeyRequest keysetVersion */
+                    keysetVersion?: (Long|null);
 
                     /** Unknown fields preserved while decoding when enabled */
                     $unknowns?: Uint8Array[];
@@ -3797,6 +3803,9 @@ export namespace aegis {
                 /** RotateEdgeKeyResponse rotateGrant. */
                 rotateGrant: Uint8Array;
 
+                /** RotateEdgeKeyResponse keysetChain. */
+                keysetChain: aegis.cluster.v1.SignedKeySet.$Properties[];
+
                 /**
                  * Creates a new RotateEdgeKeyResponse instance using the specified properties.
                  * @param [properties] Properties to set
@@ -3840,6 +3849,9 @@ export namespace aegis {
 
                     /** RotateEdgeKeyResponse rotateGrant */
                     rotateGrant?: (Uint8Array|null);
+
+                    /** RotateEdgeKeyResponse keysetChain */
+                    keysetChain?: (aegis.cluster.v1.SignedKeySet.$Properties[]|null);
 
                     /** Unknown fields preserved while decoding when enabled */
                     $unknowns?: Uint8Array[];

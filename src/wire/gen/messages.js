@@ -5180,6 +5180,7 @@ export const aegis = $root.aegis = (() => {
                 RotateEdgeKeyRequest.prototype.currentEnvelope = null;
                 RotateEdgeKeyRequest.prototype.newPublicKey = $util.newBuffer([]);
                 RotateEdgeKeyRequest.prototype.signatureWithNewKey = $util.newBuffer([]);
+                RotateEdgeKeyRequest.prototype.keysetVersion = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
                 RotateEdgeKeyRequest.create = function(properties) {
                     return new RotateEdgeKeyRequest(properties);
@@ -5198,6 +5199,8 @@ export const aegis = $root.aegis = (() => {
                         w.uint32(18).bytes(m.newPublicKey);
                     if (m.signatureWithNewKey != null && $Object.hasOwnProperty.call(m, "signatureWithNewKey") && m.signatureWithNewKey.length)
                         w.uint32(26).bytes(m.signatureWithNewKey);
+                    if (m.keysetVersion != null && $Object.hasOwnProperty.call(m, "keysetVersion") && (typeof m.keysetVersion === "object" ? m.keysetVersion.low || m.keysetVersion.high : m.keysetVersion !== 0))
+                        w.uint32(8000).uint64(m.keysetVersion);
                     if (m.$unknowns != null && $Object.hasOwnProperty.call(m, "$unknowns"))
                         for (var i = 0; i < m.$unknowns.length; ++i)
                             w.raw(m.$unknowns[i]);
@@ -5253,6 +5256,15 @@ export const aegis = $root.aegis = (() => {
                                     m.signatureWithNewKey = v;
                                 else
                                     delete m.signatureWithNewKey;
+                                continue;
+                            }
+                        case 1000: {
+                                if (u !== 0)
+                                    break;
+                                if (typeof (v = r.uint64()) === "object" ? v.low || v.high : v !== 0)
+                                    m.keysetVersion = v;
+                                else
+                                    delete m.keysetVersion;
                                 continue;
                             }
                         }
@@ -5388,6 +5400,7 @@ export const aegis = $root.aegis = (() => {
             v1.RotateEdgeKeyResponse = (function() {
 
                 const RotateEdgeKeyResponse = function (p) {
+                    this.keysetChain = [];
                     if (p)
                         for (var ks = $Object.keys(p), i = 0; i < ks.length; ++i)
                             if (p[ks[i]] != null && ks[i] !== "__proto__")
@@ -5398,6 +5411,7 @@ export const aegis = $root.aegis = (() => {
                 RotateEdgeKeyResponse.prototype.expiresAt = null;
                 RotateEdgeKeyResponse.prototype.overlapUntil = null;
                 RotateEdgeKeyResponse.prototype.rotateGrant = $util.newBuffer([]);
+                RotateEdgeKeyResponse.prototype.keysetChain = $util.emptyArray;
 
                 let $oneOfFields;
 
@@ -5426,6 +5440,10 @@ export const aegis = $root.aegis = (() => {
                         $root.google.protobuf.Timestamp.encode(m.overlapUntil, w.uint32(26).fork(), q + 1).ldelim();
                     if (m.rotateGrant != null && $Object.hasOwnProperty.call(m, "rotateGrant") && m.rotateGrant.length)
                         w.uint32(8002).bytes(m.rotateGrant);
+                    if (m.keysetChain != null && m.keysetChain.length) {
+                        for (var i = 0; i < m.keysetChain.length; ++i)
+                            $root.aegis.cluster.v1.SignedKeySet.encode(m.keysetChain[i], w.uint32(8010).fork(), q + 1).ldelim();
+                    }
                     if (m.$unknowns != null && $Object.hasOwnProperty.call(m, "$unknowns"))
                         for (var i = 0; i < m.$unknowns.length; ++i)
                             w.raw(m.$unknowns[i]);
@@ -5488,6 +5506,14 @@ export const aegis = $root.aegis = (() => {
                                     m.rotateGrant = v;
                                 else
                                     delete m.rotateGrant;
+                                continue;
+                            }
+                        case 1001: {
+                                if (u !== 2)
+                                    break;
+                                if (!(m.keysetChain && m.keysetChain.length))
+                                    m.keysetChain = [];
+                                m.keysetChain.push($root.aegis.cluster.v1.SignedKeySet.decode(r, r.size(), $undefined, q + 1));
                                 continue;
                             }
                         }
