@@ -1,5 +1,5 @@
 /** A real systemd with a real user manager, in namespaces of its own, with a controller inside: nothing outside changes. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, copyFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { executable } from "./aegis.ts";
@@ -38,10 +38,14 @@ export async function systemdBench({
   place = "/usr/local/bin/aegis",
 }: BenchOptions = {}): Promise<SystemdBench> {
   const folder = mkdtempSync(join(tmpdir(), "aegis-systemd-"));
+  // A copy: whoever builds meanwhile does not pull the file from under the running service.
+  const copy = join(folder, "aegis");
+  copyFileSync(executable, copy);
+  chmodSync(folder, 0o755);
   const env = {
     PATH: process.env.PATH ?? "",
     BENCH_DIR: join(folder, "bench"),
-    BENCH_BIND: `${executable}:${place}`,
+    BENCH_BIND: `${copy}:${place}`,
     ...(rootFolder === undefined ? {} : { BENCH_ROOT: rootFolder }),
   };
   const bench = async (...words: string[]): Promise<Said> => {

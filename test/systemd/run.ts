@@ -2,7 +2,7 @@
  * `npm run test:systemd [-- --suite trixie]`: the service tests and the probes on this machine's systemd, or on that of
  * another Debian release, which is unpacked once below .cache.
  */
-import { existsSync } from "node:fs";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { installDebianPackages } from "../debian.mjs";
 
@@ -17,12 +17,16 @@ function rootOf(name: string): string {
     return folder;
   console.error(`unpacking Debian ${name} ...`);
   const include =
-    "systemd,systemd-sysv,dbus-user-session,libpam-systemd,python3-minimal,procps,iproute2,bash,util-linux,passwd";
+    "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,python3,procps,iproute2,bash,util-linux,passwd,hostname";
   const run = Bun.spawnSync(["debootstrap", "--variant=minbase", `--include=${include}`, name, folder], {
     stdout: "ignore",
     stderr: "inherit",
   });
-  if (run.exitCode !== 0) throw new Error(`debootstrap ${name} failed`);
+  if (run.exitCode !== 0) {
+    rmSync(folder, { recursive: true, force: true });
+    throw new Error(`debootstrap ${name} failed`);
+  }
+  writeFileSync(join(folder, "etc/hosts"), "127.0.0.1 localhost\n");
   return folder;
 }
 

@@ -79,7 +79,8 @@ export async function serviceSpec(
 
 /** A symbolic link on PATH that leads here stays what it is over updates, as Homebrew's does. */
 async function stableExecutable(): Promise<string> {
-  const real = await realpath(process.execPath);
+  // The kernel says so of a file that an update has replaced since this process began.
+  const real = await realpath(process.execPath.replace(/ \(deleted\)$/, ""));
   const found = Bun.which("aegis");
   return found && (await realpath(found).catch(() => null)) === real ? found : real;
 }
