@@ -36,9 +36,13 @@ export interface Compilation {
 export function compile(what: Compilation): void {
   const native = what.target === undefined ? null : buildNative(what.target);
   const flags = ["--compile", "--minify", "--sourcemap=none", "--splitting", "--bytecode", "--format=esm"];
-  const constants = native
-    ? { ...what.define, AEGIS_NATIVE: JSON.stringify(native.sums), AEGIS_NATIVE_MISSING: native.missing ?? "" }
-    : what.define;
+  if (native?.missing)
+    process.stderr.write(`${what.target}: ${native.missing}; tools will be able to read the identity of its daemon\n`);
+  const constants = {
+    // Always there: only a run from source may look for parts in dist/.
+    ...{ AEGIS_NATIVE: JSON.stringify(native?.sums ?? {}), AEGIS_NATIVE_MISSING: native?.missing ?? "" },
+    ...what.define,
+  };
   const define = Object.entries(constants).flatMap(([name, text]) => ["--define", `${name}=${JSON.stringify(text)}`]);
   const command = [process.execPath, "build", ...flags, ...what.hardening, `--target=${what.bunTarget}`];
   command.push(

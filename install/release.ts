@@ -77,6 +77,7 @@ function buildTarget(target: Target, version: string, publicPem: string, scratch
     define,
     hardening,
     runtime,
+    target: target.name,
   });
   let bytes: Buffer = readFileSync(join(folder, target.executable));
   if (target.os !== "darwin") return { target, bytes, minimumOs: null };

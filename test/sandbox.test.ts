@@ -28,7 +28,7 @@ const must = async (said: Promise<Said>): Promise<string> => {
 
 beforeAll(async () => {
   if (missing(...requirements).length > 0) return;
-  bench = await systemdBench();
+  bench = await systemdBench(process.env.AEGIS_SYSTEMD_ROOT ? { rootFolder: process.env.AEGIS_SYSTEMD_ROOT } : {});
   const int80 = join(process.env.TMPDIR ?? "/tmp", `aegis-int80-${process.pid}`);
   const compiled = Bun.spawnSync(["cc", "-static", "-o", int80, join(support, "int80.c")]);
   const files = {

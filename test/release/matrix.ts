@@ -87,6 +87,14 @@ describe("the release", () => {
     }
   });
 
+  test("carries the launcher and the addons of its CPU in each executable for Linux", () => {
+    for (const target of ["linux-x64", "linux-arm64"])
+      for (const part of ["aegis-launch", "aegis-notify", "aegis-trim"])
+        expect(readFileSync(executableOf(target)).includes(readFileSync(join(dist, "native", target, part)))).toBe(
+          true,
+        );
+  });
+
   test("holds licences, notices, manual and completions beside each executable, and a bill with the runtime in it", () => {
     for (const { target } of manifest.targets) {
       const names = readdirSync(unpacked(target), { recursive: true, encoding: "utf8" });
