@@ -1,5 +1,5 @@
 /**
- * `npm run test:systemd [-- --suite trixie]`: the service tests and the probes on this machine's systemd, or on that of
+ * `npm run test:systemd [-- --suite trixie]`: the service and sandbox tests on this machine's systemd, or on that of
  * another Debian release, which is unpacked once below .cache.
  */
 import { existsSync, rmSync, writeFileSync } from "node:fs";
@@ -31,7 +31,7 @@ function rootOf(name: string): string {
 }
 
 const env = suite === undefined ? process.env : { ...process.env, AEGIS_SYSTEMD_ROOT: rootOf(suite) };
-const files = ["./test/service.test.ts", "./test/systemd/probes.ts"];
+const files = ["./test/service.test.ts", "./test/sandbox.test.ts"];
 const run = Bun.spawnSync([process.execPath, "test", "--timeout=120000", ...files], {
   cwd: root,
   env,
