@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, setDefaul
 import type { CommandResult } from "../src/api/events.ts";
 import { type Clock, systemClock } from "../src/platform/clock.ts";
 import { aegis } from "../src/wire/gen/messages.js";
+import { jsonToStruct } from "../src/wire/json.ts";
 import { toLong } from "../src/wire/whole.ts";
 import { eventually } from "./support/aegis.ts";
 import { type BareHost, bareHost, type Enrolling, enrolling } from "./support/enrolling.ts";
@@ -92,6 +93,18 @@ describe("a drain", () => {
     await pair.pass(60_000);
     expect(over).toBe(false);
   });
+});
+
+test("pushed settings hold as long as the stream they came on", async () => {
+  const pair = await strictPair();
+  const session = await pair.connected();
+  const mergedConfigDelta = jsonToStruct({ log_level: "debug" });
+  pair.sessions.tell(pair.identity.nodeId, { pushConfig: { mergedConfigDelta } });
+  await settled();
+  expect(pair.daemon.pushed).toEqual([{ logLevel: "debug" }]);
+  session.stop();
+  await session.ended;
+  expect(pair.daemon.pushed).toEqual([]);
 });
 
 test("fewer calls at once: those that run go on, and no more begin until there is room", async () => {
