@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { findLauncher, identityProtection, launcherDirs } from "../native/launcher.ts";
 import type { Clock } from "../platform/clock.ts";
+import { type Log, type Secret, silentLog } from "../platform/log.ts";
 import type { Environment } from "../platform/paths.ts";
 import { systemProcesses } from "../platform/process.ts";
 import { systemProgram } from "../platform/system-program.ts";
@@ -10,6 +11,9 @@ import { fsTools } from "../tools/fs-tools.ts";
 import { hostInfo } from "../tools/host-info.ts";
 import { jobTools } from "../tools/job-tools.ts";
 import { createJobs } from "../tools/jobs.ts";
+import type { McpServerSpec } from "../tools/mcp-connection.ts";
+import { createMcpServer } from "../tools/mcp-server.ts";
+import { mcpTools } from "../tools/mcp-tool.ts";
 import { createRegistry, type Registry } from "../tools/registry.ts";
 import { serviceTools } from "../tools/service-control.ts";
 import type { ProtectedPaths } from "./protected.ts";
@@ -18,6 +22,8 @@ export interface HostTools {
   registry: Registry;
   /** Whether tools can read the daemon's identity, and what stays open. */
   identity: { protected: boolean; detail: string[] };
+  /** Finds out what local MCP servers offer, from memory or by starting each once. Never rejects. */
+  learn(): Promise<void>;
   /** Ends what outlived its call, and resolves when nothing of it is left. */
   close(): Promise<void>;
 }
@@ -28,9 +34,22 @@ export interface HostToolsOptions {
   clock: Clock;
   env: Environment;
   home: string;
+  mcpServers?: readonly McpServerSpec[];
+  log?: Log;
+  /** A secret the owner keeps on this host; null when there is none of that name. */
+  secret?(name: string): Promise<Secret | null>;
+  /** An MCP server offers something else than before. */
+  onToolsChanged?(): void;
 }
 
-export async function hostTools({ stateDir, protectedPaths, clock, env, home }: HostToolsOptions): Promise<HostTools> {
+export async function hostTools({
+  stateDir,
+  protectedPaths,
+  clock,
+  env,
+  home,
+  ...more
+}: HostToolsOptions): Promise<HostTools> {
   const found = await findLauncher({
     dirs: launcherDirs(stateDir, env),
     run: systemProgram(clock),
@@ -42,14 +61,22 @@ export async function hostTools({ stateDir, protectedPaths, clock, env, home }: 
   const host = { runner, clock, path: systemPath, home };
   const commands = commandHost(host);
   const jobs = createJobs(commands, join(stateDir, "run", "jobs"));
-  const registry = createRegistry([
+  const { mcpServers = [], log = silentLog, secret = async () => null, onToolsChanged: onChanged = () => {} } = more;
+  const directory = join(stateDir, "run", "mcp");
+  const servers = mcpServers.map((spec) =>
+    createMcpServer({ spec, host: commands, log, secret, directory, onChanged }),
+  );
+  const mcp = mcpTools(servers);
+  const own = [
     ...[cmdRun({ ...host, jobs }), ...jobTools({ jobs, clock }), ...fsTools({ clock })],
     ...[hostInfo({ clock }), ...serviceTools(commands)],
-  ]);
+  ];
+  const registry = createRegistry(own, [mcp]);
+  const close = async () => void (await Promise.all([jobs.close(), mcp.close()]));
   const protection = identityProtection(found, { env, uid: process.geteuid?.() ?? -1 });
   const identity =
     protection.kind === "protected"
       ? { protected: true, detail: [...protection.leavesOpen] }
       : { protected: false, detail: [protection.why] };
-  return { registry, identity, close: () => jobs.close() };
+  return { registry, identity, learn: mcp.learn, close };
 }

@@ -16,14 +16,13 @@ import { checkStateDir } from "../identity/state-dir.ts";
 import type { Clock } from "../platform/clock.ts";
 import { type Log, type LogLevel, logLevels } from "../platform/log.ts";
 import type { Environment } from "../platform/paths.ts";
-import { proxyFor } from "../platform/proxy-env.ts";
 import { version } from "../version.ts";
 import { callLimits } from "./call-limits.ts";
 import { detect, encodeCapabilities } from "./capabilities.ts";
 import { compatUsers } from "./compat-call.ts";
 import { type CompatSessionOptions, runCompatSession } from "./compat-session.ts";
 import { createCredentials, type NodeCredentials } from "./credentials.ts";
-import { grpcLink } from "./grpc-link.ts";
+import { dialler } from "./dial.ts";
 import { keepKeyset, loadIdentity } from "./host-identity.ts";
 import { createInvocations } from "./invocations.ts";
 import type { Host } from "./invoke.ts";
@@ -34,10 +33,12 @@ import { operatorOnly } from "./operator-only.ts";
 import { createOperators } from "./operators.ts";
 import { createOutbox } from "./outbox.ts";
 import { openOwnerLog } from "./owner-log.ts";
+import { performed, untilUntouched } from "./owner-request.ts";
 import { isPaused } from "./pause.ts";
 import { protectedPaths } from "./protected.ts";
 import type { PushedSettings, StreamSettings } from "./push-config.ts";
 import { replayGuard } from "./replay.ts";
+import { type OwnerRequest, serveRequests } from "./requests.ts";
 import { hostTools } from "./run-tools.ts";
 import { type HostChange, runSession } from "./session.ts";
 import { processStart, type StatusReport } from "./status.ts";
@@ -77,6 +78,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   const openings = await checkStateDir(stateDir);
   const lock = await acquireLock(stateDir);
   try {
+    await untilUntouched(stateDir, options.clock, options.signal);
     if (await finishCommit(stateDir)) options.log.warn("enrollment_finished", { state_dir: stateDir });
     await serve(options, openings);
   } finally {
@@ -123,11 +125,16 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   };
   const home = await realpath(options.home).catch(() => options.home);
   const closed = await protectedPaths(config, options);
-  const tools = await hostTools({ stateDir, protectedPaths: closed, clock, env, home });
+  const secrets = openSecrets(stateDir);
+  const secret = (name: string) => secrets.read(name);
+  const { mcpServers } = config;
+  const onToolsChanged = () => tell("capabilities");
+  const about = { stateDir, protectedPaths: closed, clock, env, home };
+  const tools = await hostTools({ ...about, mcpServers, log, secret, onToolsChanged });
+  void tools.learn();
   if (!tools.identity.protected) log.warn("identity_readable_by_tools", { why: tools.identity.detail.join("; ") });
 
   const users = () => (keyset ? userVerifier({ ...keyset, tenantId }) : compatUsers);
-  const secrets = openSecrets(stateDir);
   const operators = createOperators({
     ...{ nodeId, tenantId, hostName: config.name, nodeKey, now: clock.now },
     policy: () => ({ trusted: config.trustedOperators, contexts: signedContexts(config) }),
@@ -141,7 +148,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
     replay: replayGuard(clock),
     limits: callLimits(clock),
     paused: () => isPaused(stateDir),
-    secret: (name) => secrets.read(name),
+    secret,
     protectedPaths: [...closed.closed, ...closed.readOnly],
   };
   const outbox = createOutbox({ nodeId, nodeKey, clock, log });
@@ -251,6 +258,8 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
     stopSessions.abort();
   });
   void credentials.keepArchive(stopSessions.signal);
+  const handle = (request: OwnerRequest) => performed(credentials, request);
+  const requests = serveRequests({ stateDir, handle, clock, log, signal: stopSessions.signal });
   try {
     if (options.once) await onlyOne(session, stopSessions.signal, () => state);
     else
@@ -270,6 +279,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   } finally {
     drained.forget();
     stopSessions.abort();
+    await requests;
     link.close();
     enter("stopped");
     await status.flush();
@@ -293,15 +303,6 @@ function drainOn(signal: AbortSignal, drain: () => Promise<void>) {
   if (signal.aborted) begin();
   else signal.addEventListener("abort", begin, { once: true });
   return { done: done.promise, forget: () => signal.removeEventListener("abort", begin) };
-}
-
-function dialler({ controller, proxy }: EdgeConfig, env: Environment): ControllerLink {
-  const { host, port, tls } = controller;
-  const settings = {
-    ...(proxy?.httpsProxy == null ? {} : { httpsProxy: proxy.httpsProxy }),
-    ...(proxy?.noProxy == null ? {} : { noProxy: proxy.noProxy }),
-  };
-  return grpcLink({ host, port, tls: tls && { ...tls, proxy: proxyFor({ host, port }, settings, env) } });
 }
 
 /** The contexts that run only what an operator signed, as the host tells operators. */

@@ -115,7 +115,10 @@ export function limitsOf(
 }
 
 /** What every command gets, and nothing of the daemon's own environment beside. */
-async function plainEnvironment({ search, home }: CommandHost): Promise<Record<string, string>> {
+export async function plainEnvironment({
+  search,
+  home,
+}: Pick<CommandHost, "search" | "home">): Promise<Record<string, string>> {
   const path = await trustedPath(search);
   const username = await userName();
   const needed = process.platform === "win32" ? ["SystemRoot", "SystemDrive", "ComSpec", "TEMP", "TMP"] : [];

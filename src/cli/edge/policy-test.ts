@@ -37,7 +37,14 @@ call would be allowed and with 3 when it would be denied. The caller is taken fo
     for (const warning of warnings) given.terminal.warn(warning);
     const home = await realpath(given.home).catch(() => given.home);
     const closed = await protectedPaths(config, { env, home: given.home });
-    const { registry } = await hostTools({ stateDir, protectedPaths: closed, clock, env, home });
+    const { registry } = await hostTools({
+      stateDir,
+      protectedPaths: closed,
+      clock,
+      env,
+      home,
+      mcpServers: config.mcpServers,
+    });
     const answer = await testPolicy({
       ...{ config, tools: registry, context: args.context, tool: args.tool },
       world: { protectedPaths: [...closed.closed, ...closed.readOnly], home },
