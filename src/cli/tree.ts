@@ -47,8 +47,9 @@ export const tree = group("aegis runs commands on machines you own, under a poli
     logout: leaf("make this machine a host no more", () => import("./edge/logout.ts")),
     status: leaf("whether this host is connected", () => import("./edge/status.ts")),
     log: leaf("every call that reached this host, as the host recorded it", () => import("./edge/log.ts")),
-    token: group("Enrollment tokens: each lets one machine in, once.", {
+    token: group("Tokens that let a machine in, and the one by which this host goes on.", {
       issue: leaf("ask the controller for an enrollment token", () => import("./edge/token.ts")),
+      refresh: leaf("renew this host's own token", () => import("./edge/token-refresh.ts")),
     }),
     ls: leaf("list hosts", () => import("./edge/ls.ts")),
     tag: group("Words by which operators select hosts.", {
@@ -65,6 +66,7 @@ export const tree = group("aegis runs commands on machines you own, under a poli
       rm: leaf("forget a group", () => import("./edge/group-rm.ts")),
     }),
     keys: group("The keys by which hosts prove who they are.", {
+      rotate: leaf("give this host a new key", () => import("./edge/keys-rotate.ts")),
       "revoke-remote": leaf("deny a host for good", () => import("./edge/revoke-remote.ts")),
     }),
     exec: leaf("run a command on a host", () => import("./edge/exec.ts")),
