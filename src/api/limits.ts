@@ -1,22 +1,24 @@
 /** How much the API takes and gives: one table, which the schemas, the server and the tests read. */
+import { limits } from "../platform/limits.ts";
+
 export const apiLimits = {
   /** Longest request body, in bytes. */
-  bodyBytes: 2 * 1024 * 1024,
+  bodyBytes: limits.requestBodyBytes,
   /** Longest arguments of one call, as JSON text in bytes. */
-  argsBytes: 1024 * 1024,
+  argsBytes: limits.argsBytes,
   /** Items of a page, when nobody asks and at most. */
   pageDefault: 50,
   pageMax: 200,
   /** Targets of one run that may be under way at a time, when nobody asks and at most. */
   concurrencyDefault: 64,
-  concurrencyMax: 1_000,
+  concurrencyMax: limits.targetsInFlight,
   /** Seconds of one call, when nobody asks and at most (a day). */
   deadlineDefaultSecs: 60,
   deadlineMaxSecs: 86_400,
   /** Seconds an enrollment token lives at most. */
   enrollmentTtlMaxSecs: 900,
   /** Enrollment tokens issued in a minute for one tenant. */
-  enrollmentTokensPerMinute: 100,
+  enrollmentTokensPerMinute: limits.enrollmentTokensPerMinute,
   /** Characters of a name, and of one tag, label key or label value. */
   nameChars: 128,
   tagChars: 64,

@@ -16,8 +16,22 @@ const config = {
 test("what init writes is what start reads", async () => {
   writeFileSync(controllerConfigPath(dir), renderControllerConfig(config));
   const loaded = await loadControllerConfig(dir);
-  expect(loaded).toEqual(config);
+  expect(loaded).toEqual({
+    ...config,
+    limits: { hosts: 10_000, enrollmentAttemptsPerMinute: 30, enrollmentTokensPerMinute: 100 },
+  });
   expect(Object.isFrozen(loaded)).toBe(true);
+});
+
+test("its owner may write other limits, one or all", async () => {
+  const path = controllerConfigPath(dir);
+  writeFileSync(path, `${renderControllerConfig(config)}limits: {hosts: 3, enrollment_tokens_per_minute: 7}\n`);
+  const { limits } = await loadControllerConfig(dir);
+  expect(limits).toEqual({ hosts: 3, enrollmentAttemptsPerMinute: 30, enrollmentTokensPerMinute: 7 });
+  writeFileSync(path, `${renderControllerConfig(config)}limits: {hosts: 0, host: 1}\n`);
+  await expect(loadControllerConfig(dir)).rejects.toMatchObject({
+    message: expect.stringMatching(/limits\.hosts: .*; limits\.host: unknown key/),
+  });
 });
 
 test("every problem of the file is named at once, with what was expected", async () => {

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { stringifyYAML } from "confbox/yaml";
 import { z } from "zod";
 import { AegisError } from "../errors.ts";
+import { limits } from "../platform/limits.ts";
 import { parseYaml, readTextFile } from "../platform/yaml-file.ts";
 import { inWords } from "./problems.ts";
 
@@ -12,12 +13,31 @@ export interface ControllerConfig {
   publicEndpoint: string;
   /** RFC 3339. */
   createdAt: string;
+  limits: ControllerLimits;
 }
+
+export interface ControllerLimits {
+  /** Not revoked, of all tenants. */
+  hosts: number;
+  /** Begun by one address and not ended, in a minute. */
+  enrollmentAttemptsPerMinute: number;
+  /** For one tenant, in a minute. */
+  enrollmentTokensPerMinute: number;
+}
+
+const atLeastOne = z.number().int().min(1).max(1_000_000);
 
 const schema = z.strictObject({
   controller_id: z.uuid(),
   public_endpoint: z.string().regex(/^(?:\[[0-9a-fA-F:.]+\]|[^:[\]/\s]+):\d{1,5}$/, "expected HOST:PORT"),
   created_at: z.iso.datetime({ offset: true }),
+  limits: z
+    .strictObject({
+      hosts: atLeastOne.default(limits.hostsPerController),
+      enrollment_attempts_per_minute: atLeastOne.default(limits.enrollmentAttemptsPerMinute),
+      enrollment_tokens_per_minute: atLeastOne.default(limits.enrollmentTokensPerMinute),
+    })
+    .prefault({}),
 });
 
 export const controllerConfigPath = (dataDir: string): string => join(dataDir, "controller.yaml");
@@ -35,13 +55,21 @@ export async function loadControllerConfig(dataDir: string): Promise<ControllerC
     throw new AegisError("config_invalid", `${path} is damaged: ${inWords(parsed.error.issues, document).join("; ")}`, {
       hint: "mend the file, or restore the data directory from a backup",
     });
-  const { controller_id, public_endpoint, created_at } = parsed.data;
-  return Object.freeze({ controllerId: controller_id, publicEndpoint: public_endpoint, createdAt: created_at });
+  const { controller_id, public_endpoint, created_at, limits: set } = parsed.data;
+  return Object.freeze({
+    ...{ controllerId: controller_id, publicEndpoint: public_endpoint, createdAt: created_at },
+    limits: {
+      hosts: set.hosts,
+      enrollmentAttemptsPerMinute: set.enrollment_attempts_per_minute,
+      enrollmentTokensPerMinute: set.enrollment_tokens_per_minute,
+    },
+  });
 }
 
-export const renderControllerConfig = (config: ControllerConfig): string =>
-  stringifyYAML({
+/** Limits are their owner's to write. */
+export const renderControllerConfig = (config: Omit<ControllerConfig, "limits">): string =>
+  `${stringifyYAML({
     controller_id: config.controllerId,
     public_endpoint: config.publicEndpoint,
     created_at: config.createdAt,
-  });
+  }).trimEnd()}\n`;

@@ -1,6 +1,7 @@
 /** Every key that an edge's settings may have, and what may stand behind it. */
 import { z } from "zod";
 import { importPublicKey, type PublicKey } from "../envelope/public-key.ts";
+import { limits } from "../platform/limits.ts";
 import { logLevels } from "../platform/log.ts";
 import { securityContextsSchema } from "../policy/context.ts";
 
@@ -65,7 +66,7 @@ const edge = z.strictObject({
   stream_reconnect_backoff_secs: z.array(whole(1, 3600)).max(64).default([1, 2, 5, 15, 60]),
   proxy: z.strictObject({ https_proxy: z.string().optional(), no_proxy: z.string().optional() }).optional(),
   capabilities: capabilities.prefault({}),
-  max_concurrent_invocations: whole(1, maxConcurrentCap).default(16),
+  max_concurrent_invocations: whole(1, maxConcurrentCap).default(limits.callsPerHost),
   seal: z.enum(seals).optional(),
   seal_root: z
     .string()

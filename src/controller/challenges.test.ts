@@ -3,11 +3,12 @@ import { describe, expect, test } from "bun:test";
 import { randomBytes, randomUUID } from "node:crypto";
 import { fakeClock } from "../../test/support/fake-clock.ts";
 import { newKey } from "../../test/support/strict-keys.ts";
+import { limits } from "../platform/limits.ts";
 import { challengeLimits, createChallenges, type OpenChallenge } from "./challenges.ts";
 
 const key = newKey();
 const challenge = (): OpenChallenge => ({ nodeId: randomUUID(), key, nonce: randomBytes(32), strict: true });
-const limits = { ...challengeLimits };
+const perAddress = limits.enrollmentAttemptsPerMinute;
 
 function stage() {
   const clock = fakeClock();
@@ -28,7 +29,7 @@ describe("a challenge", () => {
     const { challenges, clock } = stage();
     const [early, late] = [challenges.open("a", challenge), challenges.open("a", challenge)];
     clock.step(-86_400_000);
-    await clock.advance(limits.lifeMs);
+    await clock.advance(challengeLimits.lifeMs);
     expect(challenges.take(early)).not.toBeNull();
     await clock.advance(1);
     expect(challenges.take(late)).toBeNull();
@@ -37,7 +38,7 @@ describe("a challenge", () => {
 
 describe("attempts", () => {
   const fill = (challenges: ReturnType<typeof createChallenges>, address: string) =>
-    Array.from({ length: limits.perAddressPerMinute }, () => challenges.take(challenges.open(address, challenge)));
+    Array.from({ length: perAddress }, () => challenges.take(challenges.open(address, challenge)));
 
   test("30 a minute from one address, used or not; another address has its own", async () => {
     const { challenges, clock } = stage();
@@ -79,12 +80,12 @@ describe("attempts", () => {
       throw new Error("no key");
     };
     for (let n = 0; n < 50; n++) expect(() => challenges.open("a", weak)).toThrow();
-    expect(looked).toBe(limits.perAddressPerMinute);
+    expect(looked).toBe(perAddress);
   });
 
   test("10 000 in all, from however many addresses, also when each is used up at once", async () => {
     const { challenges, clock } = stage();
-    for (let n = 0; n < limits.open; n++) challenges.take(challenges.open(`address ${n}`, challenge));
+    for (let n = 0; n < challengeLimits.open; n++) challenges.take(challenges.open(`address ${n}`, challenge));
     expect(() => challenges.open("one more", challenge)).toThrow(/under way/);
     await clock.advance(60_000);
     challenges.open("one more", challenge);

@@ -3,8 +3,9 @@ import { randomUUID } from "node:crypto";
 import type { PublicKey } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
+import { limits } from "../platform/limits.ts";
 
-export const challengeLimits = { lifeMs: 300_000, open: 10_000, perAddressPerMinute: 30 };
+export const challengeLimits = { lifeMs: 300_000, open: 10_000 };
 
 export interface OpenChallenge {
   nodeId: string;
@@ -31,7 +32,8 @@ interface Attempt {
   at: number;
 }
 
-export function createChallenges(clock: Clock): Challenges {
+/** `perAddress`: attempts in a minute. */
+export function createChallenges(clock: Clock, perAddress: number = limits.enrollmentAttemptsPerMinute): Challenges {
   const open = new Map<string, { challenge: OpenChallenge; at: number }>();
   /** Of the last minute, oldest first, and how many each address has among them. */
   const attempts = new Set<Attempt>();
@@ -61,10 +63,10 @@ export function createChallenges(clock: Clock): Challenges {
     open(address, make) {
       prune();
       const tried = counts.get(address) ?? 0;
-      if (tried >= challengeLimits.perAddressPerMinute) {
+      if (tried >= perAddress) {
         throw new AegisError(
           "rate_limited",
-          `more than ${challengeLimits.perAddressPerMinute} enrollment attempts a minute from one address; wait a minute`,
+          `more than ${perAddress} enrollment attempts a minute from one address; wait a minute`,
         );
       }
       if (open.size >= challengeLimits.open || attempts.size >= challengeLimits.open)

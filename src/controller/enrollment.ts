@@ -7,6 +7,7 @@ import { importPublicKey } from "../envelope/public-key.ts";
 import { uuidBytes } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
+import { limits } from "../platform/limits.ts";
 import type { Log } from "../platform/log.ts";
 import type { Seal, Store } from "../store/store.ts";
 import type { aegis } from "../wire/gen/messages.js";
@@ -34,6 +35,8 @@ export interface EnrollmentOptions {
   log: Log;
   /** No host is enrolled for compat sessions. */
   requireStrict?: boolean | undefined;
+  /** Hosts that are not revoked, of all tenants. */
+  maxHosts?: number;
 }
 
 export interface TokenRequest {
@@ -68,7 +71,7 @@ export interface Admission {
 }
 
 export function createEnrollment(options: EnrollmentOptions): Enrollment {
-  const { store, keys, keyset, challenges, time, log } = options;
+  const { store, keys, keyset, challenges, time, log, maxHosts = limits.hostsPerController } = options;
   const controllerId = keyset.controllerId;
   const endpoint = `https://${options.publicEndpoint}`;
 
@@ -219,6 +222,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         throw conflict(
           `host ${nodeId} is enrolled for strict sessions; only a token bound to it changes that: aegis edge token issue --for ${nodeId} --compat`,
         );
+      if ((!known || known.revokedAt) && (await tx.nodeCount()) >= maxHosts)
+        throw new AegisError("precondition_failed", `this controller has ${maxHosts} hosts, which is its limit`, {
+          hint: "revoke one that is gone: aegis edge keys revoke-remote; or raise limits.hosts in its controller.yaml",
+        });
       const owner = await tx.nodeIdByKeyId(key.keyId);
       if (owner && (owner !== nodeId || known?.revokedAt))
         throw conflict("this key belongs, or belonged, to a host; enroll with a new key");

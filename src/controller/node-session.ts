@@ -3,6 +3,7 @@ import type { CommandFrameKind, ControllerChannel, Frame } from "../envelope/fra
 import type { PublicKey } from "../envelope/public-key.ts";
 import { type ProgressChain, progressChain, verifyReceipt } from "../envelope/receipt.ts";
 import type { Clock } from "../platform/clock.ts";
+import { limits } from "../platform/limits.ts";
 import type { Log } from "../platform/log.ts";
 import { type Mailbox, mailbox } from "../platform/mailbox.ts";
 import { aegis } from "../wire/gen/messages.js";
@@ -15,7 +16,7 @@ import type { ResultLedger } from "./result-ledger.ts";
 const wire = aegis.cluster.v1;
 
 /** Live output a command may be ahead of what was received, in bytes. */
-export const creditWindowBytes = 4 * 1024 * 1024;
+export const creditWindowBytes = limits.creditPerCommandBytes;
 /** Credit is renewed when this much of it has arrived. */
 const renewAfterBytes = creditWindowBytes / 4;
 /** How long a host may take to answer a cancel before the call ends without it: its own grace of 5 s, and the way. */

@@ -78,6 +78,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const metrics = createMetrics();
   const log = metrics.watchLog(options.log);
   const config = await loadControllerConfig(dataDir);
+  const { limits: most } = config;
   const endpoint = readEndpoint(config.publicEndpoint);
   const tls = await loadTls(dataDir, ownCertificate(options));
   const keys = await loadControllerKeys(dataDir);
@@ -123,7 +124,8 @@ export async function startController(options: ControllerOptions): Promise<Runni
     });
     const enrollment = createEnrollment({
       ...{ store, keys, keyset, pins: tls.pins, publicEndpoint: endpoint.text },
-      ...{ challenges: createChallenges(clock), clock, time, log, requireStrict },
+      ...{ challenges: createChallenges(clock, most.enrollmentAttemptsPerMinute), clock, time, log, requireStrict },
+      maxHosts: most.hosts,
       onAdmitted: (nodeId) =>
         sessions.end(nodeId, GoodbyeReason.GOODBYE_REASON_REPLACED, "this host was enrolled again"),
     });
@@ -155,6 +157,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     const app = createApp({
       ...{ store, nodes: sessions, targets, enrollment, fleet, inventory, tenants, metrics, mcp, clock, time, log },
       hostNames: [endpoint.host, ...certificateNames(tls.certPem)],
+      enrollmentTokensPerMinute: most.enrollmentTokensPerMinute,
       ready: async () => state === "open" && (await store.newestKeyset().catch(() => null)) !== null,
     });
     const plain = endpoint.loopback || insecureHttp;

@@ -3,6 +3,7 @@
  * and answers every one of them exactly once.
  */
 import type { Clock } from "../platform/clock.ts";
+import { limits } from "../platform/limits.ts";
 import type { Log } from "../platform/log.ts";
 import { untilAbort } from "../platform/until-abort.ts";
 import type { StopReason, ToolContext } from "../tools/tool.ts";
@@ -12,7 +13,7 @@ import type { OwnerLog } from "./owner-log.ts";
 import type { ReceivedCall } from "./received.ts";
 
 /** Calls that may wait for a place. */
-export const maxQueuedCalls = 256;
+export const maxQueuedCalls = limits.queuedCallsPerHost;
 
 export interface InvocationsOptions {
   host: () => Host;

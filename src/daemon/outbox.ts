@@ -6,6 +6,7 @@ import { maxBodyBytes } from "../envelope/frame.ts";
 import type { SigningKey } from "../envelope/public-key.ts";
 import { progressChain, signReceipt } from "../envelope/receipt.ts";
 import type { Clock } from "../platform/clock.ts";
+import { limits } from "../platform/limits.ts";
 import type { Log } from "../platform/log.ts";
 import { type Captured, nothingCaptured, type Pipe, type ToolResult } from "../tools/tool.ts";
 import { aegis } from "../wire/gen/messages.js";
@@ -19,7 +20,7 @@ const { CommandProgressEvent, SealedResult } = aegis.cluster.v1;
 export const outboxLimits = { ageMs: 10 * 60_000, results: 64, bytes: 64 * 1024 * 1024 };
 
 /** Longest `chunk` of one progress frame, in bytes. */
-export const maxChunkBytes = 32 * 1024;
+export const maxChunkBytes = limits.progressChunkBytes;
 
 /** The session's one writer, as the outbox sees it. */
 export interface FrameSender {

@@ -1,5 +1,6 @@
 /** An InvokeTool as it arrived in an authenticated frame, checked for form and turned into plain values. */
 import { uuidBytes } from "../envelope/statement.ts";
+import { limits } from "../platform/limits.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { whole } from "../wire/whole.ts";
 
@@ -28,10 +29,10 @@ export interface ReceivedCall {
 export type Reading = { kind: "call"; call: ReceivedCall } | { kind: "malformed"; commandId: string; reason: string };
 
 /** Longest arguments of a call, in bytes of JSON text. */
-export const maxArgsBytes = 1024 * 1024;
+export const maxArgsBytes = limits.argsBytes;
 
 /** `initial_credit` above this is nobody's need. */
-const maxInitialCredit = 4 * 1024 * 1024;
+const maxInitialCredit = limits.creditPerCommandBytes;
 
 export function readInvoke(
   command: InvokeTool,

@@ -3,6 +3,7 @@
  * the first failure ends the session, and nothing that follows is looked at.
  */
 import { createHmac, timingSafeEqual } from "node:crypto";
+import { limits } from "../platform/limits.ts";
 import type { PublicKey, SigningKey } from "./public-key.ts";
 import { statement } from "./statement.ts";
 
@@ -31,7 +32,7 @@ export type CommandFrameKind = KindOf<"c2d">;
 export type EventFrameKind = KindOf<"d2c">;
 
 /** Longest body of a frame, in bytes: a 4 MiB message less its frame. Checked before anything is hashed. */
-export const maxBodyBytes = 4 * 1024 * 1024 - 4 * 1024;
+export const maxBodyBytes = limits.sealedBodyBytes;
 
 /** A SealedFrame with its integers already plain. */
 export interface Frame {

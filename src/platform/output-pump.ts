@@ -1,8 +1,9 @@
 /** Takes what a process prints at the pace of whoever reads it, in few pieces instead of many. */
 import type { Clock } from "./clock.ts";
+import { limits } from "./limits.ts";
 
 /** Longest piece handed on, in bytes. */
-export const maxPieceBytes = 32 * 1024;
+export const maxPieceBytes = limits.progressChunkBytes;
 
 /** After a piece was handed on, what follows is collected for this long, or until a piece is full. */
 export const collectMs = 20;

@@ -2,6 +2,7 @@
  * The order of judgement: who asks, what is denied by name, then the first capability that accepts; else no.
  * Nothing is allowed that no rule allows.
  */
+import { limits } from "../platform/limits.ts";
 import type { Access } from "./access.ts";
 import { refusalOf } from "./capability.ts";
 import type { Capability, Principal, SecurityContext } from "./context.ts";
@@ -31,7 +32,7 @@ export interface Step {
 }
 
 /** Bytes of each captured stream where a capability says nothing, and the most it may say: a result stays below 4 MiB. */
-export const defaultMaxOutputBytes = 1024 * 1024;
+export const defaultMaxOutputBytes = limits.outputBytes;
 export const maxOutputBytesCap = 1900 * 1024;
 
 export const evaluate = (context: SecurityContext, call: CallToJudge, host: PathWorld): Verdict =>

@@ -158,6 +158,7 @@ export function sqliteQueries(perform: Perform, loosely: Perform = perform): Que
       perform((db) => db.value("SELECT node_id FROM node_keys WHERE key_id = $keyId", { keyId }) as string | null),
     nodes: (tenantId) =>
       perform((db) => db.all(nodes, "WHERE tenant_id = $tenantId ORDER BY host_name, node_id", { tenantId })),
+    nodeCount: () => perform((db) => db.value("SELECT count(*) FROM nodes WHERE revoked_at IS NULL", {}) as number),
     nodesPage: (tenantId, after, limit) =>
       perform((db) =>
         db.all(

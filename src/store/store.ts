@@ -201,6 +201,8 @@ export interface Queries {
   /** The node that has, or ever had, this key (SHA-256 of the raw key), revoked ones included. */
   nodeIdByKeyId(keyId: Uint8Array): Promise<string | null>;
   nodes(tenantId: string): Promise<NodeRow[]>;
+  /** How many of all tenants are not revoked. */
+  nodeCount(): Promise<number>;
   /** In the order of enrollment, from after `after` on; revoked ones too. */
   nodesPage(tenantId: string, after: { enrolledAt: number; nodeId: string } | null, limit: number): Promise<NodeRow[]>;
   /** Inserts, or replaces all but `enrolledAt`; remembers the key as this node's for ever. */

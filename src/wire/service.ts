@@ -1,4 +1,5 @@
 /** The cluster service's methods as plain data: paths and codecs that a gRPC client and a gRPC server both accept. */
+import { limits } from "../platform/limits.ts";
 import { aegis, grpc } from "./gen/messages.js";
 
 const cluster = aegis.cluster.v1;
@@ -59,7 +60,7 @@ const reflection = (version: string) => ({
 export const reflectionServices = [reflection("v1"), reflection("v1alpha")];
 
 /** Longest gRPC message either end takes, in bytes. */
-export const maxMessageBytes = 4 * 1024 * 1024;
+export const maxMessageBytes = limits.messageBytes;
 
 /** Trailing metadata of a refused Hello. */
 export const refusalTrailer = "aegis-refusal-bin";

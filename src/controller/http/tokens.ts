@@ -20,10 +20,14 @@ export interface TokenRoutes {
   clock: Clock;
   /** Controller time in milliseconds. */
   time: () => number;
+  /** For one tenant. */
+  enrollmentTokensPerMinute?: number;
 }
 
-export function tokenRoutes(app: Routes, { store, enrollment, targets, clock, time }: TokenRoutes): void {
-  const issued = rateLimiter(clock, { calls: apiLimits.enrollmentTokensPerMinute, perMs: 60_000 });
+export function tokenRoutes(app: Routes, options: TokenRoutes): void {
+  const { store, enrollment, targets, clock, time } = options;
+  const perMinute = options.enrollmentTokensPerMinute ?? apiLimits.enrollmentTokensPerMinute;
+  const issued = rateLimiter(clock, { calls: perMinute, perMs: 60_000 });
 
   route(app, "issueEnrollmentToken", async ({ principal, tenantId, body }) => {
     issued.take(tenantId, "enrollment tokens for this tenant");
