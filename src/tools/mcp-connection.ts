@@ -144,8 +144,8 @@ const deadly = /^SIG(?:TRAP|SEGV|ABRT|ILL)$/;
 function whyGone(end: ProcessEnd, transport: ProcessTransport): string {
   if (end.kind === "not_started") return end.message;
   const how = end.kind === "exited" ? `it exited with status ${end.code}` : `it was ended by ${end.signal}`;
-  const isJit =
-    end.kind === "signal" && deadly.test(end.signal) && /V8|node::|SetPermissions/.test(transport.lastWords());
-  const remedy = "; node needs executable memory, which the service forbids: aegis edge service reinstall --allow-jit";
-  return `${how}${quoted(transport)}${isJit ? remedy : ""}`;
+  // Its last words are then a long stack of V8's own functions.
+  const isJit = end.kind === "signal" && deadly.test(end.signal) && /\bv8::|\bnode::/.test(transport.lastWords());
+  const remedy = "node needs executable memory, which the service forbids: aegis edge service reinstall --allow-jit";
+  return isJit ? `${how}; ${remedy}` : `${how}${quoted(transport)}`;
 }
