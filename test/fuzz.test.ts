@@ -2,6 +2,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { envelopeTargets } from "./fuzz/envelope-targets.ts";
 import { type FuzzTarget, fuzz } from "./fuzz/fuzz.ts";
+import { operatorTargets } from "./fuzz/operator-targets.ts";
 import { mutated, random } from "./fuzz/random.ts";
 import { removeScratch, textTargets } from "./fuzz/text-targets.ts";
 
@@ -10,7 +11,7 @@ afterAll(removeScratch);
 describe("fuzz", () => {
   const seed = Date.now() % 2 ** 32;
   test(`10 000 cases find nothing (seed ${seed})`, async () => {
-    const report = await fuzz([...envelopeTargets, ...textTargets], 10_000, seed);
+    const report = await fuzz([...envelopeTargets, ...operatorTargets, ...textTargets], 10_000, seed);
     expect(report.findings).toEqual([]);
     expect(report.cases).toBeGreaterThanOrEqual(10_000);
   }, 120_000);

@@ -128,7 +128,10 @@ async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
   if (signed?.kind === "refused") return unsigned(signed);
   if (signed) proven.operator = signed.operator;
   else if ((host.requireOperatorSignature || context.requireOperatorSignature) && !host.tools.get(toolName)?.followsUp)
-    return refuse("operator_signature_required", `context ${contextName} runs only what a trusted operator has signed`);
+    return refuse(
+      "operator_signature_required",
+      `context ${contextName} runs only what a trusted operator has signed; aegis edge fleet run signs, where the key is`,
+    );
 
   const args = parseArgs(argsJson);
   if (args.kind === "refused") return refuse("envelope_invalid", `args_json is refused: ${args.reason}`);

@@ -64,9 +64,12 @@ if (import.meta.main) {
     return at > 0 ? process.argv[at + 1] : undefined;
   };
   const { envelopeTargets } = await import("./envelope-targets.ts");
+  const { operatorTargets } = await import("./operator-targets.ts");
   const { removeScratch, textTargets } = await import("./text-targets.ts");
   const only = value("--only");
-  const targets = [...envelopeTargets, ...textTargets].filter(({ name }) => only === undefined || name.includes(only));
+  const targets = [...envelopeTargets, ...operatorTargets, ...textTargets].filter(
+    ({ name }) => only === undefined || name.includes(only),
+  );
   const seed = Number(value("--seed") ?? Date.now() % 2 ** 32);
   const cases = Number(value("--cases") ?? 10_000);
   const started = performance.now();
