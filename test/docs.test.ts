@@ -64,5 +64,9 @@ test("README's newcomer path runs as it is written", async () => {
   expect(all).toMatch(/complete: 1 ok/);
   expect(all).toMatch(/error: policy_violation: .*cat/);
   expect(all).toContain("exit status 255");
-  expect(shells.size).toBe(4);
+  expect(all).toMatch(/^operator-only +yes$/m);
+  expect(all).toMatch(/^ +vault {2}[0-9a-f-]{36}$/m);
+  expect(all).toMatch(/^vault \| \S+$/m);
+  expect(all).toMatch(/operator_signature_required: context "default" runs only what a trusted operator has signed/);
+  expect(shells.size).toBe(6);
 });
