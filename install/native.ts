@@ -26,6 +26,7 @@ const parts: Record<string, { sources: string[]; ways: string[][] }> = {
     sources: ["launch.c", "confine.c", "supervise.c"],
     ways: [[...program, "-static"], program],
   },
+  "aegis-rules": { sources: ["rules.c", "confine.c"], ways: [addon] },
   "aegis-notify": { sources: ["notify.c"], ways: [addon] },
   "aegis-trim": { sources: ["trim.c"], ways: [addon] },
 };

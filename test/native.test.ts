@@ -8,6 +8,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -118,17 +119,42 @@ describe("a tool behind the launcher", () => {
   const attempts = (): string[] =>
     [...readFileSync(attacker, "utf8").matchAll(/^attempt\("([^"]+)"/gm)].map(([, name = ""]) => name);
 
-  withPython("reaches nothing of the daemon's: files, memory, environment, signals, binary, unit", async () => {
-    const attack = await withDaemon(home, (pid) => tool("/usr/bin/python3", attacker, home, pid));
-    expect(attack.stderr).toBe("");
-    const succeeded = JSON.parse(attack.stdout) as Record<string, boolean>;
-    const open = new Set(launcher.probe.open);
-    const known = (name: string) =>
-      (open.has("signals") && /end|kill/.test(name)) || (open.has("truncate") && /empty/.test(name));
-    expect(Object.keys(succeeded)).toEqual(attempts());
-    expect(Object.keys(succeeded).filter((name) => succeeded[name] && !known(name))).toEqual([]);
-    expect(readFileSync(join(home, ".aegis/edge/node.key"), "utf8")).toBe("secret");
-  });
+  /** As the daemon starts it: with rules that were made before. */
+  const byRules = (...command: string[]) => {
+    const [path = "", ...args] = command;
+    const rules = launcher.rules?.() ?? null;
+    if (rules === null) throw new Error("there are no rules");
+    const words = [...asUser, launcher.path, ...launcher.args({ command: path, args }, 4)];
+    const stdio = ["ignore", "pipe", "pipe", "ignore", rules] as unknown as ["ignore", "pipe", "pipe"];
+    const child = Bun.spawnSync(words, {
+      cwd: join(home, "projects"),
+      env: { PATH: "/usr/bin:/bin", HOME: home },
+      stdio,
+    });
+    return { exit: child.exitCode, stdout: child.stdout.toString(), stderr: child.stderr.toString() };
+  };
+
+  type Start = (...command: [string, ...string[]]) => Promise<{ stdout: string; stderr: string }>;
+  const starts: [string, Start][] = [
+    ["its own rules", tool],
+    ["rules made before", async (...command) => byRules(...command)],
+  ];
+  for (const [how, start] of starts)
+    withPython(
+      `by ${how} reaches nothing of the daemon's: files, memory, environment, signals, binary, unit`,
+      async () => {
+        furnish(home);
+        const attack = await withDaemon(home, (pid) => start("/usr/bin/python3", attacker, home, pid));
+        expect(attack.stderr).toBe("");
+        const succeeded = JSON.parse(attack.stdout) as Record<string, boolean>;
+        const open = new Set(launcher.probe.open);
+        const known = (name: string) =>
+          (open.has("signals") && /end|kill/.test(name)) || (open.has("truncate") && /empty/.test(name));
+        expect(Object.keys(succeeded)).toEqual(attempts());
+        expect(Object.keys(succeeded).filter((name) => succeeded[name] && !known(name))).toEqual([]);
+        expect(readFileSync(join(home, ".aegis/edge/node.key"), "utf8")).toBe("secret");
+      },
+    );
 
   withPython(
     "would succeed at each of these attempts without it",
@@ -179,6 +205,64 @@ describe("a tool behind the launcher", () => {
     const { stdout, stderr } = await run(["unshare", "-m", "sh", "-c", `${mounts} && "$@"`, "sh", ...inside]);
     expect(stdout).toBe("a");
     expect(stderr.match(/Permission denied/g)).toHaveLength(2);
+  });
+
+  withCompiler("sees by rules made before what has come to be since, and never what is closed", () => {
+    const show = (path: string) => byRules("/bin/cat", join(home, path));
+    expect(show("projects/a").stdout).toBe("a");
+    mkdirSync(join(home, "newer"));
+    writeFileSync(join(home, "newer/file"), "new");
+    expect(show("newer/file").stdout).toBe("new");
+    rmSync(join(home, "newer"), { recursive: true });
+    mkdirSync(join(home, "newer"));
+    writeFileSync(join(home, "newer/file"), "newest");
+    expect(show("newer/file").stdout).toBe("newest");
+    rmSync(join(home, "newer"), { recursive: true });
+    // The identity itself is moved away and put back: what is protected is its place.
+    renameSync(join(home, ".aegis"), join(home, "aside"));
+    furnish(home);
+    expect(show(".aegis/edge/node.key")).toMatchObject({ exit: 1, stdout: "" });
+  });
+
+  withCompiler("is confined all the same where rules given to it are none", () => {
+    const words = [launcher.path, ...launcher.args({ command: "/bin/echo", args: ["started"] }, 4)];
+    const child = Bun.spawnSync(words, { stdio: ["ignore", "pipe", "pipe", "ignore", "ignore"] as never });
+    expect({ exit: child.exitCode, stdout: child.stdout?.toString() }).toEqual({ exit: 126, stdout: "" });
+  });
+
+  needs(
+    "root",
+    "linux",
+    "command:cc",
+    "command:unshare",
+  )("does not find the key through a mount that is newer than the rules", async () => {
+    const entry = join(scratch, "rules-probe.ts");
+    // What lies in a folder that tools may use is theirs too.
+    const whole = join(scratch, "later/deep");
+    mkdirSync(whole, { recursive: true });
+    const lines = [
+      `import { openRules } from ${JSON.stringify(join(import.meta.dir, "../src/native/rules.ts"))};`,
+      `const rules = await openRules(${JSON.stringify([parts])}, ${JSON.stringify({ protectedPaths, readOnlyPaths })});`,
+      'if (typeof rules === "string") throw new Error(rules);',
+      `const launch = ${JSON.stringify([launcher.path, "--ruleset-fd", "4", "--", "/bin/cat"])};`,
+      "const show = (path) => {",
+      '  const child = Bun.spawnSync([...launch, path], { stdio: ["ignore", "pipe", "pipe", "ignore", rules()] });',
+      "  return [child.exitCode, child.stdout.toString()];",
+      "};",
+      // What changed a moment ago is looked at anew anyway.
+      "await Bun.sleep(100);",
+      `const before = show(${JSON.stringify(join(home, "projects/a"))});`,
+      `Bun.spawnSync(["mount", "--bind", ${JSON.stringify(home)}, ${JSON.stringify(whole)}]);`,
+      `const paths = ${JSON.stringify(["projects/a", ".aegis/edge/node.key"].map((path) => join(whole, path)))};`,
+      "console.log(JSON.stringify([before, ...paths.map(show)]));",
+    ];
+    writeFileSync(entry, lines.join("\n"));
+    const { stdout, stderr } = await run(["unshare", "-m", process.execPath, entry]);
+    expect(JSON.parse(stdout || `"${stderr}"`)).toEqual([
+      [0, "a"],
+      [0, "a"],
+      [1, ""],
+    ]);
   });
 
   withCompiler("ends as the command did, and an absent one is told from one that may not run", async () => {
@@ -366,7 +450,10 @@ describe("native parts", () => {
     "command:objdump",
   )("ask for no newer glibc than the executable itself", async () => {
     const folder = join(import.meta.dir, "../dist/native", here);
-    const { stdout } = await runProgram("objdump", ["-T", join(folder, "aegis-notify"), join(folder, "aegis-trim")]);
+    const { stdout } = await runProgram("objdump", [
+      "-T",
+      ...["notify", "rules", "trim"].map((name) => join(folder, `aegis-${name}`)),
+    ]);
     const versions = [...stdout.matchAll(/GLIBC_2\.(\d+)/g)].map(([, minor]) => Number(minor));
     expect(versions.length).toBeGreaterThan(0);
     expect(Math.max(...versions)).toBeLessThanOrEqual(17);

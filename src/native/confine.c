@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* linux/landlock.h of a build machine may be older than the kernel of the host. The numbers are the same on every CPU. */
@@ -32,10 +33,23 @@ enum { EXECUTE = 1, WRITE_FILE = 2, READ_FILE = 4, READ_DIR = 8, REFER = 1 << 13
 struct ruleset_attr { rights fs, net, scoped; };
 struct __attribute__((packed)) path_beneath { rights allowed; int parent; };
 
+/* The C library's own names of this are newer than the oldest one that the addon must do with. */
+static int stat_at(int folder, const char *path, struct stat *st, int flags) {
+  return (int)syscall(SYS_newfstatat, folder, path, st, flags);
+}
+static int stat_of(int fd, struct stat *st) { return stat_at(fd, "", st, AT_EMPTY_PATH); }
+
 static struct { char path[PATH_MAX]; enum kind kind; } added[MAX_PATHS];
 static int count;
-static rights handled = (1 << 13) - 1;
+static rights handled;
 static int ruleset = -1;
+
+/* The directories on the way as they were when they were read: what is new in one, or gone, changes it. */
+static struct way { char path[PATH_MAX]; struct stat was; } ways[MAX_PATHS];
+static int way_count;
+/* A change within this long of the last one may leave the same times behind: the kernel counts in ticks. */
+enum { SETTLED_MS = 50 };
+static int unsettled;
 
 int confine_abi(void) {
   long abi = syscall(CREATE_RULESET, NULL, 0, QUERY_VERSION);
@@ -58,8 +72,8 @@ static int add(const char *path, enum kind kind) {
   return 0;
 }
 
-/* What does not exist yet is added as well: its name resolves as far as it exists. */
-int confine_add(const char *path, enum kind kind) {
+/* What does not exist yet has a name as well: it resolves as far as it exists. */
+int confine_resolve(const char *path, char *resolved) {
   char head[PATH_MAX], real[PATH_MAX], tail[PATH_MAX] = "", longer[PATH_MAX * 2];
   if (path[0] != '/' || strlen(path) >= PATH_MAX) return errno = EINVAL, -1;
   strcpy(head, path);
@@ -75,7 +89,14 @@ int confine_add(const char *path, enum kind kind) {
   snprintf(longer, sizeof longer, "%s%s", strcmp(real, "/") || !*tail ? real : "", tail);
   for (size_t n = strlen(longer); n > 1 && longer[n - 1] == '/'; n--) longer[n - 1] = 0;
   if (!strcmp(longer, "/")) return errno = EINVAL, -1;
-  return add(longer, kind);
+  if (strlen(longer) >= PATH_MAX) return errno = ENAMETOOLONG, -1;
+  strcpy(resolved, longer);
+  return 0;
+}
+
+int confine_add(const char *path, enum kind kind) {
+  char resolved[PATH_MAX];
+  return confine_resolve(path, resolved) ? -1 : add(resolved, kind);
 }
 
 struct mount { char device[32], root[PATH_MAX], point[PATH_MAX]; };
@@ -111,7 +132,7 @@ static int add_aliases_of(int index, FILE *mounts) {
   const char *path = added[index].path;
   struct mount mount, home = {.point = ""};
   struct stat here, there;
-  if (stat(path, &here)) return errno == ENOENT ? 0 : -1;
+  if (stat_at(AT_FDCWD, path, &here, 0)) return errno == ENOENT ? 0 : -1;
   rewind(mounts);
   while (next_mount(mounts, &mount)) /* a later mount lies on top of an earlier one */
     if (beneath(path, mount.point) && strlen(mount.point) >= strlen(home.point)) home = mount;
@@ -124,7 +145,7 @@ static int add_aliases_of(int index, FILE *mounts) {
       if (!beneath(mount.point, path) && strcmp(mount.point, "/") && add(mount.point, added[index].kind)) return -1;
     } else if (beneath(inside, mount.root)) {
       snprintf(alias, sizeof alias, "%s%s", strcmp(mount.point, "/") ? mount.point : "", below(inside, mount.root));
-      if (!stat(alias, &there) && there.st_dev == here.st_dev && there.st_ino == here.st_ino && add(alias, added[index].kind)) return -1;
+      if (!stat_at(AT_FDCWD, alias, &there, 0) && there.st_dev == here.st_dev && there.st_ino == here.st_ino && add(alias, added[index].kind)) return -1;
     }
   }
   return 0;
@@ -156,9 +177,45 @@ static enum place place_of(const char *path, enum kind kind) {
   return place;
 }
 
+static long since_ms(const struct timespec *then) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return (now.tv_sec - then->tv_sec) * 1000 + (now.tv_nsec - then->tv_nsec) / 1000000;
+}
+
+/* Before it is read, so that what changes meanwhile shows. */
+static void note_way(int fd, const char *path) {
+  struct way *way = &ways[way_count];
+  if (way_count == MAX_PATHS || strlen(path) >= PATH_MAX || stat_of(fd, &way->was)) { unsettled = 1; return; }
+  if (since_ms(&way->was.st_mtim) < SETTLED_MS || since_ms(&way->was.st_ctim) < SETTLED_MS) unsettled = 1;
+  strcpy(way->path, path);
+  way_count++;
+}
+
+static int same_time(const struct timespec *a, const struct timespec *b) {
+  return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+int confine_is_current(void) {
+  if (ruleset < 0 || unsettled) return 0;
+  for (int i = 0; i < way_count; i++) {
+    struct stat now, *was = &ways[i].was;
+    if (stat_at(AT_FDCWD, ways[i].path, &now, AT_SYMLINK_NOFOLLOW) || now.st_dev != was->st_dev || now.st_ino != was->st_ino || now.st_mode != was->st_mode ||
+        !same_time(&now.st_mtim, &was->st_mtim) || !same_time(&now.st_ctim, &was->st_ctim)) return 0;
+  }
+  return 1;
+}
+
+void confine_forget(void) {
+  if (ruleset >= 0) close(ruleset);
+  ruleset = -1;
+  count = way_count = unsettled = 0;
+}
+
 /* Grants what lies in the directory `fd`, which is on the way; takes the descriptor. A symbolic link is granted nothing:
  * where it leads to is judged there. */
 static int grant_around(int fd, const char *path, rights allowed) {
+  note_way(fd, path);
   DIR *directory = fdopendir(fd);
   if (!directory) return close(fd), -1;
   int failed = grant(fd, 1, READ_DIR);
@@ -175,7 +232,7 @@ static int grant_around(int fd, const char *path, rights allowed) {
     rights mine = read_only == EXACTLY ? allowed & TO_READ : allowed;
     if (on_the_way) { failed = grant_around(at, child, mine); continue; }
     int is_directory = entry->d_type == DT_DIR;
-    if (entry->d_type == DT_UNKNOWN && !fstat(at, &st)) is_directory = S_ISDIR(st.st_mode);
+    if (entry->d_type == DT_UNKNOWN && !stat_of(at, &st)) is_directory = S_ISDIR(st.st_mode);
     failed = grant(at, is_directory, mine);
     close(at);
   }
@@ -185,9 +242,27 @@ static int grant_around(int fd, const char *path, rights allowed) {
   return failed;
 }
 
+static int is_inside_protected(const char *path) {
+  for (int i = 0; i < count; i++)
+    if (added[i].kind == PROTECTED && beneath(path, added[i].path)) return 1;
+  return 0;
+}
+
+/* No directory on the way shows it when something in there is replaced. */
+static void note_folder_of(const char *path) {
+  char folder[PATH_MAX];
+  strcpy(folder, path);
+  *strrchr(folder, '/') = 0;
+  int fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) { unsettled = 1; return; }
+  note_way(fd, folder);
+  close(fd);
+}
+
 int confine_ruleset(void) {
   int abi = confine_abi();
   if (abi < 1) return -1;
+  handled = (1 << 13) - 1;
   if (abi >= 2) handled |= REFER;
   if (abi >= 3) handled |= TRUNCATE;
   struct ruleset_attr attr = {.fs = handled, .scoped = abi >= 6 ? SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS : 0};
@@ -196,9 +271,11 @@ int confine_ruleset(void) {
   if (top < 0 || grant_around(top, "/", handled)) return -1;
   for (int i = 0; i < count; i++) { /* a program that lives inside what is protected can still be read and run */
     struct stat st;
-    int fd = added[i].kind == READ_ONLY ? open(added[i].path, O_PATH | O_CLOEXEC | O_NOFOLLOW) : -1;
+    if (added[i].kind != READ_ONLY) continue;
+    if (is_inside_protected(added[i].path)) note_folder_of(added[i].path);
+    int fd = open(added[i].path, O_PATH | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) continue;
-    int failed = fstat(fd, &st) || grant(fd, S_ISDIR(st.st_mode), place_of(added[i].path, PROTECTED) == ON_THE_WAY ? READ_DIR : TO_READ);
+    int failed = stat_of(fd, &st) || grant(fd, S_ISDIR(st.st_mode), place_of(added[i].path, PROTECTED) == ON_THE_WAY ? READ_DIR : TO_READ);
     close(fd);
     if (failed) return -1;
   }

@@ -7,7 +7,7 @@ import { AegisError } from "../errors.ts";
 import { makeDirectory, PRIVATE_DIR, writeFileAtomic } from "../platform/private-file.ts";
 import { target } from "../version.ts";
 
-export type NativeName = "aegis-launch" | "aegis-notify" | "aegis-trim";
+export type NativeName = "aegis-launch" | "aegis-notify" | "aegis-rules" | "aegis-trim";
 
 /** Name -> SHA-256 of what was embedded, as JSON; install/build.ts defines both at compile time. */
 declare const AEGIS_NATIVE: string | undefined;

@@ -6,6 +6,7 @@
  *   --no-landlock      start although this kernel has none  --parent PID      who must still be there
  *   --grace-ms N       between SIGTERM and SIGKILL (5000)   --report-fd N     where one line of JSON tells the end
  *   --name NAME        argv[0] of the command               --probe           prints as JSON what can be enforced here
+ *   --ruleset-fd N     a ruleset that is made already, instead of --protect and --read-only
  *
  * Exits 64 for wrong usage, 126 where the command may not or cannot run, 127 where there is none. */
 #define _GNU_SOURCE
@@ -97,7 +98,7 @@ static int end_as(int status) {
 int main(int argc, char **argv) {
   long grace_ms = 5000;
   pid_t parent = 0;
-  int landlock = 1, i = 1, wanted = 0;
+  int landlock = 1, i = 1, wanted = 0, ruleset = -1;
   char *name = NULL;
   for (; i < argc && strcmp(argv[i], "--"); i++) {
     if (!strcmp(argv[i], "--probe")) return probe();
@@ -113,6 +114,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(option, "--name")) name = value;
     else if (!strcmp(option, "--grace-ms")) grace_ms = atol(value);
     else if (!strcmp(option, "--report-fd")) report_fd = atoi(value);
+    else if (!strcmp(option, "--ruleset-fd")) ruleset = atoi(value);
     else return complain(64, option);
   }
   char **command = argv + i + 1, *path = command[0];
@@ -124,12 +126,15 @@ int main(int argc, char **argv) {
   prctl(PR_SET_PDEATHSIG, SIGUSR1);
   supervise_block();
   if (parent && getppid() != parent) return complain(126, "the daemon is gone");
-  if (report_fd > 3 && dup2(report_fd, 3) == 3) report_fd = 3; /* nothing else of the daemon's is kept open */
-  close_from(report_fd < 0 ? 3 : 4);
+  /* Nothing else of the daemon's is kept open. */
+  if (ruleset >= 0 && ruleset != 4 && dup2(ruleset, 4) == 4) ruleset = 4;
+  if (report_fd > 3 && dup2(report_fd, 3) == 3) report_fd = 3;
+  if (report_fd < 0) close(3);
+  close_from(ruleset < 0 ? 4 : 5);
+  if (ruleset >= 0) fcntl(ruleset, F_SETFD, FD_CLOEXEC);
   if (report_fd >= 0) fcntl(report_fd, F_SETFD, FD_CLOEXEC);
   setsid();
   if (prctl(PR_SET_CHILD_SUBREAPER, 1)) return complain(126, "PR_SET_CHILD_SUBREAPER");
-  int ruleset = -1;
   if (landlock && wanted && (confine_add_aliases() || (ruleset = confine_ruleset()) < 0)) return complain(126, "Landlock");
 
   int failure[2], why;
@@ -138,6 +143,7 @@ int main(int argc, char **argv) {
   if (child < 0) return complain(126, "fork");
   if (child == 0) run(path, command, ruleset, failure[1], launcher);
   close(failure[1]);
+  if (ruleset >= 0) close(ruleset);
   int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   if (read(failure[0], &why, sizeof why) == sizeof why) {
     waitpid(child, NULL, 0);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { Environment } from "../platform/paths.ts";
 import type { RunProgram } from "../platform/run-program.ts";
 import { placeNative, spareDir } from "./find.ts";
+import { openRules, type Rules } from "./rules.ts";
 
 /** What Landlock can close; `modes` is chmod, chown and times, which it never covers. */
 export type Closable = "files" | "ptrace" | "truncate" | "signals" | "abstract-sockets" | "modes";
@@ -21,8 +22,9 @@ export interface LauncherProbe {
 export interface Launcher {
   path: string;
   probe: LauncherProbe;
-  /** What stands after the launcher's path to start such a command. */
-  args(spec: LaunchSpec): string[];
+  /** What stands after the launcher's path to start such a command; `rulesFd` is where it finds rules that are made already. */
+  args(spec: LaunchSpec, rulesFd?: number): string[];
+  rules?: Rules;
 }
 
 export interface LaunchSpec {
@@ -53,10 +55,15 @@ export function launchArgs(
   spec: LaunchSpec,
   probe: Pick<LauncherProbe, "abi">,
   { protectedPaths, readOnlyPaths, graceMs }: LaunchOptions,
+  rulesFd?: number,
 ): string[] {
   return [
-    ...protectedPaths.flatMap((path) => ["--protect", path]),
-    ...readOnlyPaths.flatMap((path) => ["--read-only", path]),
+    ...(rulesFd === undefined
+      ? [
+          ...protectedPaths.flatMap((path) => ["--protect", path]),
+          ...readOnlyPaths.flatMap((path) => ["--read-only", path]),
+        ]
+      : ["--ruleset-fd", String(rulesFd)]),
     ...(probe.abi > 0 ? [] : ["--no-landlock"]),
     ...(graceMs === undefined ? [] : ["--grace-ms", String(graceMs)]),
     ...(spec.name === undefined ? [] : ["--name", spec.name]),
@@ -74,7 +81,11 @@ export async function findLauncher(options: FindLauncherOptions): Promise<Found>
       const placed = await placeNative("aegis-launch", dir);
       if (placed.kind === "absent") return placed;
       const { status, stdout, stderr } = await options.run(placed.path, ["--probe"]);
-      if (status === 0) return { kind: "found", launcher: launcherAt(placed.path, JSON.parse(stdout), options) };
+      if (status === 0) {
+        const launcher = launcherAt(placed.path, JSON.parse(stdout), options);
+        const rules = launcher.probe.abi > 0 ? await openRules(options.dirs, options) : "there is no Landlock";
+        return { kind: "found", launcher: typeof rules === "string" ? launcher : { ...launcher, rules } };
+      }
       refusals.push(`${placed.path}: ${stderr.trim() || `ended with ${status}`}`);
     } catch (error) {
       refusals.push(`${dir}: ${(error as Error).message}`);
@@ -86,7 +97,7 @@ export async function findLauncher(options: FindLauncherOptions): Promise<Found>
 const launcherAt = (path: string, probe: LauncherProbe, options: LaunchOptions): Launcher => ({
   path,
   probe,
-  args: (spec) => launchArgs(spec, probe, options),
+  args: (spec, rulesFd) => launchArgs(spec, probe, options, rulesFd),
 });
 
 /** Where the launcher is looked for, best first. */

@@ -67,8 +67,12 @@ export interface ProcessRunner {
  */
 export interface Launcher {
   path: string;
-  /** What stands after the launcher's path to start `command`, an absolute path, as `name` with `args`. */
-  args(spec: { command: string; name: string; args: readonly string[] }): readonly string[];
+  /**
+   * What stands after the launcher's path to start `command`, an absolute path, as `name` with `args`; where `rules` gave a
+   * descriptor, the launcher finds it as `rulesFd`.
+   */
+  args(spec: { command: string; name: string; args: readonly string[] }, rulesFd?: number): readonly string[];
+  rules?(): number | null;
 }
 
 export interface ProcessesOptions {
@@ -103,14 +107,16 @@ export function systemProcesses({ clock, launcher, makePipe }: ProcessesOptions)
       const stdin = stdinOf(spec.stdin);
       if (typeof stdin === "number") opened.push(stdin);
       const stdio = [stdin, outputs?.stdout.write ?? "pipe", outputs?.stderr.write ?? "pipe"];
+      const rules = launcher?.rules?.() ?? null;
+      const ofLauncher = launcher ? ["pipe", ...(rules === null ? [] : [rules])] : [];
       child = Bun.spawn({
         cmd: launcher
-          ? [launcher.path, "--report-fd", "3", ...launcher.args(command)]
+          ? [launcher.path, "--report-fd", "3", ...launcher.args(command, rules === null ? undefined : 4)]
           : [spec.executable, ...spec.args],
         ...(launcher ? {} : { argv0: spec.name }),
         cwd: spec.cwd,
         env: { ...spec.env, [markName]: mark },
-        stdio: (launcher ? [...stdio, "pipe"] : stdio) as ["ignore", "pipe", "pipe"],
+        stdio: [...stdio, ...ofLauncher] as ["ignore", "pipe", "pipe"],
         detached: true,
         lazy: true, // what nobody reads stays in the pipe
         onExit: (_child, code, signal) => exit.resolve({ code, signal, stopped: stopping }),
