@@ -93,7 +93,7 @@ export const fsGrep = ({ clock }: { clock: Clock }): Tool =>
     touches: ({ path }) => [{ path, modes: ["read"], follow: true }],
     async run(args, [target], context) {
       const { path, max_matches: wanted = maxMatches, timeout_secs: secs = maxSearchSecs } = args;
-      const parsed = parsePattern(args.pattern, { ignoreCase: args.ignore_case ?? false });
+      const parsed = await parsePattern(args.pattern, { ignoreCase: args.ignore_case ?? false });
       if (parsed.kind === "refused") return refused(`pattern ${quote(args.pattern)} cannot be used: ${parsed.reason}`);
       const include: Glob | null = args.include === undefined ? null : parseGlob(args.include);
       if (include?.kind === "refused") return refused(`include cannot be used: ${include.reason}`);

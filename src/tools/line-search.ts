@@ -1,5 +1,5 @@
 /** Searches lines for what a caller's pattern says, in time proportional to the text whatever the pattern. */
-import { RE2JS } from "re2js";
+import type { RE2JS } from "re2js";
 
 export type LineSearch =
   | {
@@ -16,12 +16,14 @@ export const maxLineChars = 8 * 1024;
 /** Steps of a compiled pattern; a line takes at most this times its length. */
 const maxProgramSize = 1_000;
 
-export function parsePattern(pattern: string, { ignoreCase }: { ignoreCase: boolean }): LineSearch {
+export async function parsePattern(pattern: string, { ignoreCase }: { ignoreCase: boolean }): Promise<LineSearch> {
   if (pattern.length > maxPatternChars)
     return { kind: "refused", reason: `it is longer than ${maxPatternChars} characters` };
+  // Loaded with the first search: a host that never searches does not pay for it.
+  const library = (await import("re2js")).RE2JS;
   let compiled: RE2JS;
   try {
-    compiled = RE2JS.compile(pattern, ignoreCase ? RE2JS.CASE_INSENSITIVE : 0);
+    compiled = library.compile(pattern, ignoreCase ? library.CASE_INSENSITIVE : 0);
   } catch (error) {
     return { kind: "refused", reason: (error as Error).message };
   }
