@@ -76,6 +76,35 @@ test("a result is stored with its proof before it is acknowledged", async () => 
   expect(row?.commandDigest).toEqual(Buffer.from(sha256(commandBody)));
 });
 
+test("a result is told as soon as the store has it, and acknowledged when the disk has it too", async () => {
+  const { stage, call, commandBody } = await asked();
+  const disk = Promise.withResolvers<void>();
+  stage.store.synced = () => disk.promise;
+  const { nodeKey, nodeId } = stage.identity;
+  await answer(stage, resultBody(nodeKey, nodeId, call.commandId, commandBody));
+  expect(await call.result).toMatchObject({ ok: true, receipt: "verified" });
+  expect(await stage.store.command(call.commandId)).toMatchObject({ outcome: "ok" });
+  expect(acknowledged(stage.rogue)).toEqual([]);
+  disk.resolve();
+  await settled();
+  expect(acknowledged(stage.rogue)).toEqual([call.commandId]);
+});
+
+test("a result that comes again on the next stream is not acknowledged either before the disk has it", async () => {
+  const { stage, call, commandBody } = await asked();
+  const disk = Promise.withResolvers<void>();
+  stage.store.synced = () => disk.promise;
+  const { nodeKey, nodeId } = stage.identity;
+  const body = resultBody(nodeKey, nodeId, call.commandId, commandBody);
+  await answer(stage, body);
+  await call.result;
+  await answer(stage, body);
+  expect(acknowledged(stage.rogue)).toEqual([]);
+  disk.resolve();
+  await settled();
+  expect(acknowledged(stage.rogue)).toEqual([call.commandId, call.commandId]);
+});
+
 describe("68 a result from where nothing was asked", () => {
   test("68 from another node of the tenant", async () => {
     const { stage, call, commandBody } = await asked();

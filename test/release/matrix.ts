@@ -89,7 +89,7 @@ describe("the release", () => {
 
   test("carries the launcher and the addons of its CPU in each executable for Linux", () => {
     for (const target of ["linux-x64", "linux-arm64"])
-      for (const part of ["aegis-launch", "aegis-notify", "aegis-trim"])
+      for (const part of ["aegis-launch", "aegis-notify", "aegis-rules", "aegis-trim"])
         expect(readFileSync(executableOf(target)).includes(readFileSync(join(dist, "native", target, part)))).toBe(
           true,
         );
