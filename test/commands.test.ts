@@ -1,5 +1,7 @@
 /** The command tree against the product's own table: no flag it does not name, no command that shows no example. */
 import { describe, expect, test } from "bun:test";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import type { Command, Group } from "../src/cli/command.ts";
 import { isRepeatable } from "../src/cli/command.ts";
 import { isLeaf } from "../src/cli/root.ts";
@@ -71,7 +73,7 @@ const table: Readonly<Record<string, string>> = {
   "edge fleet runs": "",
   "edge fleet show": "",
   "edge fleet keys rotate": "--target --yes",
-  "edge fleet update": "--target --yes",
+  "edge fleet update": "--target --context --yes",
   "operator key create": "",
   "operator key show": "",
   mcp: "",
@@ -108,6 +110,35 @@ function groups(group: Group, path = "aegis"): [string, Group][] {
 }
 
 const all = await commands(tree);
+
+const src = join(import.meta.dir, "../src");
+const transpiler = new Bun.Transpiler({ loader: "ts" });
+
+/** A module and all that is loaded with it, as paths below src and names of packages. */
+function loadedWith(module: string, seen = new Set<string>()): Set<string> {
+  if (seen.has(module)) return seen;
+  seen.add(module);
+  for (const { path, kind } of transpiler.scanImports(readFileSync(join(src, module), "utf8")))
+    if (kind === "import-statement" && path.startsWith(".")) loadedWith(join(dirname(module), path), seen);
+    else if (kind === "import-statement") seen.add(path);
+  return seen;
+}
+
+/** The module of each command, found by being the one that exports it. */
+const moduleOf = new Map<unknown, string>();
+for (const name of readdirSync(join(src, "cli"), { recursive: true, encoding: "utf8" })) {
+  if (!name.endsWith(".ts") || name.endsWith(".test.ts")) continue;
+  const exported = Object.values<unknown>(await import(join(src, "cli", name)));
+  for (const value of exported)
+    for (const one of [value, ...Object.values(Object(value) as object)]) moduleOf.set(one, join("cli", name));
+}
+
+/** What commands ask of flags: `args.name`, `args["name"]`, `every("name")`, `{ name } = ...`. */
+const reads = (text: string, flag: string): boolean =>
+  new RegExp(`\\w\\.${flag}\\b|\\["${flag}"\\]|\\("${flag}"[,)]|\\{[^{}]*\\b${flag}\\b[^{}]*\\} = `).test(text);
+
+/** Said by scripts to commands that ask nothing anyway. */
+const askNothing: readonly string[] = ["edge service install", "edge service reinstall"];
 const flagsOf = ({ command }: Found) =>
   Object.entries(command.flags)
     .filter(([, def]) => def.type !== "positional")
@@ -130,6 +161,15 @@ describe("every command", () => {
       }
     });
 
+    test(`aegis ${path} looks at each of its flags`, () => {
+      const module = moduleOf.get(command);
+      expect(module).toBeDefined();
+      const own = [...loadedWith(module ?? "")].filter((name) => name.startsWith("cli/"));
+      const text = own.map((name) => readFileSync(join(src, name), "utf8")).join("\n");
+      const unread = Object.keys(command.flags).filter((flag) => !reads(text, flag));
+      expect(unread).toEqual(askNothing.includes(path) ? ["non-interactive"] : []);
+    });
+
     test(`aegis ${path} says what it does and shows an example that it accepts`, async () => {
       expect(summary).toMatch(/^[a-z].*[^.]$/);
       const shown = aliases[path] ?? path;
@@ -139,6 +179,12 @@ describe("every command", () => {
       expect(() => check(words, command, path)).not.toThrow();
     });
   }
+
+  test("is loaded only when it is typed, and the version before anything else", () => {
+    expect([...loadedWith("main.ts")].sort()).toEqual(["cli/root.ts", "errors.ts", "main.ts", "version.ts"]);
+    expect([...loadedWith("cli/tree.ts")].sort()).toEqual(["citty", "cli/command.ts", "cli/tree.ts"]);
+    expect([...loadedWith("cli/edge/status.ts")].filter((name) => name.startsWith("controller/"))).toEqual([]);
+  });
 
   test("is in a group that says what it is for", () => {
     for (const [path, group] of groups(tree)) expect(`${path}: ${group.summary}`).toMatch(/: .{10,}\.$/);
