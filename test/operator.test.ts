@@ -390,6 +390,16 @@ describe("38 an operator who may not sign this", () => {
     expect((await pair.ask(pair.proof({ context: "default" }), { context: "default" })).ran).toBe(1);
   });
 
+  test("38 a key that is written down twice may sign for either", async () => {
+    const twice = [...trusting({ contexts: ["default"] }), ...trusting({ name: "ann-2", contexts: ["signed"] })];
+    const pair = await signedPair(twice);
+    expect((await pair.ask(pair.proof())).ran).toBe(1);
+    expect(pair.daemon.log.find("call")).toMatchObject({ operator: "ann-2" });
+    expect((await pair.ask(pair.proof({ context: "default" }), { context: "default" })).ran).toBe(1);
+    const neither = pair.proof({ context: "operator" });
+    refused(await pair.ask(neither, { context: "operator" }), "operator_signature_required", /"ann" may sign only for/);
+  });
+
   test("38 with a key for no context at all", async () => {
     const pair = await signedPair(trusting({ contexts: [] }));
     refused(await pair.ask(pair.proof()), "operator_signature_required", /may sign only for nothing/);

@@ -65,7 +65,9 @@ export function linesView(terminal: Pick<Terminal, "data" | "passthrough" | "not
           break;
         }
         case "signature_needed":
-          terminal.note(`${data.node_id}: needs an operator's signature (${data.reason})`);
+          terminal.note(
+            `${hosts.get(data.node_id)?.name ?? data.node_id}: needs an operator's signature (${data.reason})`,
+          );
           break;
         case "error":
           terminal.note(`${data.code}: ${data.message}`);

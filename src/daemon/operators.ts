@@ -107,15 +107,14 @@ export function createOperators(options: OperatorsOptions): Operators {
       const proof = readOperatorProof(bytes);
       if (!proof)
         return { kind: "refused", errorKind: "envelope_invalid", message: "operator: no proof of a known form" };
-      const operator = policy().trusted.find(({ key }) => Buffer.from(key.keyId).equals(proof.keyId));
-      if (!operator) return refuse(`this host trusts no operator with the key ${keyIdText(proof.keyId)}`);
-      const who = `operator ${quote(operator.name)}`;
-      if (!verifyOperatorProof(operator.key, call, proof))
-        return refuse(`the signature is not that of ${who} over this call on this host`);
-      if (operator.contexts && !operator.contexts.includes(call.context))
-        return refuse(`${who} may sign only for ${operator.contexts.join(", ") || "nothing"}`);
-      if (operator.notAfterMs !== null && now() > operator.notAfterMs)
-        return refuse(`the key of ${who} was good until ${new Date(operator.notAfterMs).toISOString()}`);
+      // An owner may write one key down twice, for two contexts.
+      const entries = policy().trusted.filter(({ key }) => Buffer.from(key.keyId).equals(proof.keyId));
+      const [first] = entries;
+      if (!first) return refuse(`this host trusts no operator with the key ${keyIdText(proof.keyId)}`);
+      if (!verifyOperatorProof(first.key, call, proof))
+        return refuse(`the signature is not that of operator ${quote(first.name)} over this call on this host`);
+      const operator = entries.find((entry) => mayNotSign(entry, call.context, now()) === null);
+      if (!operator) return refuse(mayNotSign(first, call.context, now()) ?? "");
       const { challenge, statementId } = proof;
       const standing = challenges.standing(challenge, statementId);
       if (standing !== "unused") return notGood(standing);
@@ -129,6 +128,14 @@ export function createOperators(options: OperatorsOptions): Operators {
       };
     },
   };
+}
+
+/** Why this operator's signature does not count here and now, or null. */
+function mayNotSign({ name, contexts, notAfterMs }: TrustedOperator, context: string, nowMs: number): string | null {
+  const who = `operator ${quote(name)}`;
+  if (contexts && !contexts.includes(context)) return `${who} may sign only for ${contexts.join(", ") || "nothing"}`;
+  if (notAfterMs === null || nowMs <= notAfterMs) return null;
+  return `the key of ${who} was good until ${new Date(notAfterMs).toISOString()}`;
 }
 
 /** As `fingerprint` spells it. */
