@@ -1,17 +1,20 @@
 /** The REST client against real sockets: a whole controller, and servers that behave badly. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createApiClient } from "../src/api/client.ts";
 import type { FleetEvent } from "../src/api/events.ts";
 import { formatSse } from "../src/api/sse.ts";
+import { serveHttp } from "../src/controller/http/serve.ts";
 import { initController } from "../src/controller/init.ts";
 import { startController } from "../src/controller/run.ts";
 import { createTls, loadTls } from "../src/controller/tls.ts";
 import { AegisError } from "../src/errors.ts";
 import { systemClock } from "../src/platform/clock.ts";
 import { Secret, silentLog } from "../src/platform/log.ts";
+import { testApi } from "./support/test-api.ts";
 
 const never = new AbortController().signal;
 const clock = systemClock;
@@ -116,6 +119,77 @@ describe("a whole controller", () => {
     expect(await createApiClient({ url, token, caPem: own.caPem }).whoami()).toMatchObject({ principal: "admin" });
     const named = await fetch(`${url}/healthz`, { headers: { host: "rest.example" }, tls: { ca: own.caPem ?? "" } });
     expect(named.status).toBe(200);
+  });
+});
+
+describe("readers of a run", () => {
+  async function flood() {
+    const api = await testApi();
+    await api.nodes.add(api.store, "a");
+    const server = serveHttp({ app: api.app, host: "127.0.0.1", port: 0, tls: null });
+    cleanUp.push(
+      () => api.close(),
+      () => server.close(true),
+    );
+    const { token } = await api.token();
+    /** A client as slow as the test wants it. */
+    const invoke = async (request: object) => {
+      const body = JSON.stringify({ target: "All", tool: "cmd.run", ...request });
+      const socket = connect(server.port, "127.0.0.1");
+      const head = `POST /v1/edge/fleet/invoke HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${token}`;
+      socket.write(`${head}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+      while (api.dispatcher.open.length === 0) await new Promise(setImmediate);
+      return socket;
+    };
+    return { api, invoke };
+  }
+
+  test("one that stops reading holds nobody up, costs little, and learns how much it missed", async () => {
+    const { api, invoke } = await flood();
+    const socket = await invoke({});
+    let text = "";
+    socket.on("data", (bytes) => {
+      text += bytes;
+      socket.pause();
+    });
+    const chunk = "x".repeat(32 * 1024);
+    for (let at = 0; at < 2_000; at++) {
+      api.dispatcher.open[0]?.print(chunk);
+      if (at % 50 === 0) await new Promise(setImmediate);
+    }
+    api.dispatcher.open[0]?.answer();
+    const runId = api.dispatcher.calls[0]?.request.runId ?? "";
+    while (api.fleet.get("acme", runId)?.end === null) await new Promise(setImmediate);
+    socket.removeAllListeners("data");
+    const over = Promise.withResolvers<void>();
+    socket.on("data", (bytes) => {
+      text += bytes;
+      if (text.includes("event: fleet_result")) over.resolve();
+    });
+    socket.resume();
+    await over.promise;
+    socket.destroy();
+    expect(text.length).toBeLessThan(40 * 1024 * 1024);
+    const missed = [...text.matchAll(/"skipped_bytes":(\d+)/g)].reduce((sum, [, bytes]) => sum + Number(bytes), 0);
+    const told = [...text.matchAll(/"data":"(x+)"/g)].reduce((sum, [, data]) => sum + (data?.length ?? 0), 0);
+    expect(missed).toBeGreaterThan(0);
+    expect(missed + told).toBe(2_000 * chunk.length);
+  });
+
+  test("one that vanishes ends its run only if it asked for that", async () => {
+    const { api, invoke } = await flood();
+    for (const abort of [true, false]) {
+      const socket = await invoke({ abort_on_disconnect: abort });
+      const call = api.dispatcher.calls.at(-1);
+      socket.destroy();
+      if (abort) while (!call?.signal.aborted) await new Promise(setImmediate);
+      else {
+        for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+        expect(call?.signal.aborted).toBe(false);
+        call?.answer();
+      }
+      if (abort) expect(call?.signal.reason).toBe("client_gone");
+    }
   });
 });
 

@@ -14,7 +14,7 @@ export type Reading<T> = { kind: "value"; value: T } | { kind: "problems"; probl
 /** Other names that a field of an object also goes by, such as those of the Rust peer: other name -> ours. */
 const aliases = z.registry<{ aliases: Readonly<Record<string, string>> }>();
 
-/** `schema`, whose fields may also be called as `others` says (other name -> ours). */
+/** `schema`, whose fields may also be called as `others` says: other name -> ours, or -> `ours.inner` for one inside. */
 export function withAliases<T extends z.ZodObject>(schema: T, others: Readonly<Record<string, string>>): T {
   aliases.add(schema, { aliases: others });
   return schema;
@@ -60,15 +60,30 @@ function renamed(schema: Schema, value: unknown, path: string, problems: Problem
   if (!(object instanceof z.ZodObject) || typeof value !== "object" || value === null || Array.isArray(value))
     return value;
   const names = aliases.get(object)?.aliases ?? {};
-  const out: Record<string, unknown> = Object.create(null);
-  for (const [given, inner] of Object.entries(value)) {
-    const key = Object.hasOwn(names, given) ? (names[given] ?? given) : given;
+  const out = new Map<string, unknown>();
+  /** Fields that belong into one of ours, such as `policy.mode`. */
+  const inner = new Map<string, Record<string, unknown>>();
+  for (const [given, content] of Object.entries(value)) {
+    const name = Object.hasOwn(names, given) ? (names[given] ?? given) : given;
     const where = path ? `${path}.${given}` : given;
-    if (Object.hasOwn(out, key)) problems.push({ path: where, message: `is another name of ${key}; give one of them` });
-    const field = Object.hasOwn(object.shape, key) ? (object.shape[key] as Schema | undefined) : undefined;
-    out[key] = field ? renamed(field, inner, where, problems) : inner;
+    const [key = name, field] = name.split(".");
+    const taken = field === undefined ? out.has(key) : Object.hasOwn(inner.get(key) ?? {}, field);
+    if (taken) problems.push({ path: where, message: `is another name of ${name}; give one of them` });
+    else if (field !== undefined) inner.set(key, { ...inner.get(key), [field]: content });
+    else out.set(key, content);
   }
-  return { ...out };
+  for (const [key, fields] of inner) {
+    const whole = out.get(key) ?? {};
+    const both = typeof whole === "object" && Object.keys(fields).find((field) => Object.hasOwn(whole, field));
+    if (both) problems.push({ path: both, message: `is given twice: here and in ${key}` });
+    out.set(key, { ...(whole as object), ...fields });
+  }
+  const shape = object.shape as Record<string, Schema | undefined>;
+  const entries = [...out].map(([key, content]) => {
+    const field = Object.hasOwn(shape, key) ? shape[key] : undefined;
+    return [key, field ? renamed(field, content, path ? `${path}.${key}` : key, problems) : content];
+  });
+  return Object.fromEntries(entries);
 }
 
 /** Where a field is misspelt, what is wrong without it is not worth saying. */

@@ -289,7 +289,13 @@ export const invokeRequestSchema = withAliases(
     /** Node id -> a serialised OperatorProof, made with the operator's own key. */
     operator_proofs: z.record(uuid, base64url).default({}),
   }),
-  { tool_name: "tool", security_context_name: "context" },
+  {
+    ...{ tool_name: "tool", security_context_name: "context" },
+    // The peer has these beside the target and not inside a policy.
+    ...{ mode: "policy.mode", batch: "policy.batch", max_concurrency: "policy.max_concurrency" },
+    ...{ failure_policy: "policy.on_error", stop_after: "policy.stop_after", deadline_secs: "policy.deadline_secs" },
+    require_min_targets: "policy.require_min",
+  },
 );
 export type InvokeRequest = z.input<typeof invokeRequestSchema>;
 
