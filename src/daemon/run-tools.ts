@@ -15,8 +15,10 @@ import type { McpServerSpec } from "../tools/mcp-connection.ts";
 import { createMcpServer } from "../tools/mcp-server.ts";
 import { mcpTools } from "../tools/mcp-tool.ts";
 import { createRegistry, type Registry } from "../tools/registry.ts";
+import { selfUpdate } from "../tools/self-update.ts";
 import { serviceTools } from "../tools/service-control.ts";
 import type { ProtectedPaths } from "./protected.ts";
+import { updateDesk } from "./update-desk.ts";
 
 export interface HostTools {
   registry: Registry;
@@ -69,7 +71,7 @@ export async function hostTools({
   const mcp = mcpTools(servers);
   const own = [
     ...[cmdRun({ ...host, jobs }), ...jobTools({ jobs, clock }), ...fsTools({ clock })],
-    ...[hostInfo({ clock }), ...serviceTools(commands)],
+    ...[hostInfo({ clock }), ...serviceTools(commands), selfUpdate(updateDesk(stateDir, env))],
   ];
   const registry = createRegistry(own, [mcp]);
   const close = async () => void (await Promise.all([jobs.close(), mcp.close()]));

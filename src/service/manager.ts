@@ -94,15 +94,16 @@ async function leadsToNull(path: string): Promise<string> {
 /** Drop-ins of ours that are no longer asked for. */
 async function ourOther(wanted: readonly ServiceFile[]): Promise<string[]> {
   const keep = new Set(wanted.map(({ path }) => path));
-  return (await ownFiles(wanted[0]?.path)).filter((path) => !keep.has(path));
+  return (await ownFiles(wanted)).filter((path) => !keep.has(path));
 }
 
-/** The unit and its drop-ins, as far as they hold our marker. */
-async function ownFiles(path: string | undefined): Promise<string[]> {
-  if (path === undefined) return [];
-  const folder = `${path}.d`;
+/** The files that are wanted and the drop-ins of the first of them, as far as they hold our marker. */
+async function ownFiles(wanted: readonly ServiceFile[]): Promise<string[]> {
+  const [unit] = wanted;
+  if (!unit) return [];
+  const folder = `${unit.path}.d`;
   const names = await readdir(folder).catch(() => []);
-  const candidates = [path, ...names.map((name) => join(folder, name))];
+  const candidates = [...new Set([...wanted.map(({ path }) => path), ...names.map((name) => join(folder, name))])];
   const ours = await Promise.all(candidates.map(async (one) => isOurs(await readFile(one, "utf8").catch(() => ""))));
   return candidates.filter((_, index) => ours[index]);
 }
@@ -119,11 +120,12 @@ export async function uninstall(
   options: ManagerOptions & Pick<InstallOptions, "manager">,
 ): Promise<Uninstalled> {
   const { manager } = options;
-  const path = manager.files(spec)[0]?.path;
+  const wanted = manager.files(spec);
+  const path = wanted[0]?.path;
   const present = path === undefined || (await lstat(path).catch(() => null)) !== null;
   if (present) await manager.deactivate(spec, options);
   if (path === undefined) return { removed: [], left: [] };
-  const removed = await ownFiles(path);
+  const removed = await ownFiles(wanted);
   for (const one of removed) await rm(one, { force: true });
   const folder = `${path}.d`;
   const left = (await readdir(folder).catch(() => [])).map((name) => join(folder, name));

@@ -41,7 +41,45 @@ export function unitFiles(spec: ServiceSpec): ServiceFile[] {
     path: join(folder, `${name}.conf`),
     text: `# ${marker}\n# ${why}\n[Service]\n${lines.join("\n")}\n`,
   }));
-  return [{ path, text: unit(spec) }, ...files];
+  return [{ path, text: unit(spec) }, ...files, ...updateFiles(spec)];
+}
+
+/** What starts when the daemon asks for an update of itself. */
+export const updateUnitName = "aegis-edge-update.path";
+
+/** Outside the sandbox, where an executable can be replaced; it takes only releases of the key built into it. */
+function updateFiles({ executable, stateDir, runAs, home, env }: ServiceSpec): ServiceFile[] {
+  const folder = dirname(unitPath({ runAs, home }));
+  const path = `# ${marker}
+[Unit]
+Description=Waits until the AEGIS edge daemon asks for an update
+
+[Path]
+PathExists=${pathWord(join(stateDir, "run/update/request.json"))}
+
+[Install]
+WantedBy=${runAs === null ? "default.target" : "multi-user.target"}
+`;
+  const service = `# ${marker}
+[Unit]
+Description=Updates aegis because its edge daemon asked for it
+StartLimitIntervalSec=300
+StartLimitBurst=5
+
+[Service]
+Type=oneshot
+TimeoutStartSec=900
+${Object.entries({ ...env, AEGIS_UPDATE_FOR: stateDir })
+  .map(([name, value]) => `Environment=${word(`${name}=${value}`)}\n`)
+  .join("")}ExecStart=${[executable, "update"].map(word).join(" ")}
+NoNewPrivileges=true
+PrivateTmp=true
+UMask=0022
+`;
+  return [
+    { path: join(folder, updateUnitName), text: path },
+    { path: join(folder, "aegis-edge-update.service"), text: service },
+  ];
 }
 
 const bound = ({ path, mode }: AllowedFolder): string =>
@@ -64,7 +102,8 @@ Type=notify
 NotifyAccess=${spec.notify}
 ExecStart=${command}
 ExecReload=/bin/kill -HUP $MAINPID
-${runAs === null ? "" : `User=${runAs}\n`}${env.PATH ? `Environment=${word(`PATH=${env.PATH}`)}\n` : ""}Restart=on-failure
+${runAs === null ? "" : `User=${runAs}\n`}${env.PATH ? `Environment=${word(`PATH=${env.PATH}`)}\n` : ""}Environment=AEGIS_UPDATE_UNIT=${updateUnitName}
+Restart=on-failure
 RestartSec=5
 RestartPreventExitStatus=${hopeless}
 TimeoutStartSec=30

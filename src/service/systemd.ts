@@ -2,7 +2,7 @@
 import { AegisError } from "../errors.ts";
 import type { ProgramEnd, RunProgram } from "../platform/run-program.ts";
 import type { ManagerOptions, Owner, ServiceManager, ServiceSpec, ServiceState, ServiceStatus } from "./spec.ts";
-import { unitFiles, unitName } from "./systemd-unit.ts";
+import { unitFiles, unitName, updateUnitName } from "./systemd-unit.ts";
 
 const startTimeoutMs = 45_000;
 
@@ -25,8 +25,10 @@ export const systemd: ServiceManager = {
     await systemctl(run, spec, "reset-failed", unitName);
     await must(run, spec, "enable", unitName);
     await must(run, spec, "restart", unitName);
+    await must(run, spec, "enable", "--now", updateUnitName);
   },
   async deactivate(owner, { run }) {
+    await systemctl(run, owner, "disable", "--now", updateUnitName);
     await systemctl(run, owner, "disable", "--now", unitName);
     await systemctl(run, owner, "reset-failed", unitName);
   },

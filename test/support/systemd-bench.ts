@@ -31,11 +31,14 @@ export interface BenchOptions {
   rootFolder?: string;
   /** Where the executable lies inside. */
   place?: string;
+  /** Further folders or files that lie inside, read-only: path outside -> path inside. */
+  binds?: Readonly<Record<string, string>>;
 }
 
 export async function systemdBench({
   rootFolder,
   place = "/usr/local/bin/aegis",
+  binds = {},
 }: BenchOptions = {}): Promise<SystemdBench> {
   const folder = mkdtempSync(join(tmpdir(), "aegis-systemd-"));
   // A copy: whoever builds meanwhile does not pull the file from under the running service.
@@ -45,7 +48,7 @@ export async function systemdBench({
   const env = {
     PATH: process.env.PATH ?? "",
     BENCH_DIR: join(folder, "bench"),
-    BENCH_BIND: `${copy}:${place}`,
+    BENCH_BIND: [`${copy}:${place}`, ...Object.entries(binds).map(([from, to]) => `${from}:${to}`)].join(" "),
     ...(rootFolder === undefined ? {} : { BENCH_ROOT: rootFolder }),
   };
   const bench = async (...words: string[]): Promise<Said> => {
@@ -75,7 +78,7 @@ export async function systemdBench({
     operator: (line) =>
       bench(
         "root",
-        `export HOME=/srv/operator AEGIS_CONTROLLER=http://localhost:8088 AEGIS_USER_TOKEN=$(cat /srv/operator/token); exec ${line.startsWith("aegis") ? `${place}${line.slice(5)}` : line}`,
+        `export HOME=/srv/operator AEGIS_CONTROLLER=http://localhost:8088 AEGIS_USER_TOKEN=$(cat /srv/operator/token); ${line.startsWith("aegis") ? `${place}${line.slice(5)}` : line}`,
       ),
     async token(name) {
       const { said } = await self.operator(`aegis edge token issue --name ${name} -o json`);

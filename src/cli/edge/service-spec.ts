@@ -54,9 +54,9 @@ export async function serviceSpec(
   const { env, home } = around;
   const { system } = args;
   const stateDir = serviceStateDir(system, around);
-  const proxies = ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE"].flatMap((name) =>
-    env[name] ? [[name, env[name]] as const] : [],
-  );
+  const proxies = [
+    ...["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "AEGIS_BASE_URL"],
+  ].flatMap((name) => (env[name] ? [[name, env[name]] as const] : []));
   if (args.proxy !== undefined) readProxy(args.proxy, "--proxy");
   return {
     executable: await stableExecutable(),
