@@ -135,7 +135,9 @@ for (const name of readdirSync(join(src, "cli"), { recursive: true, encoding: "u
 
 /** What commands ask of flags: `args.name`, `args["name"]`, `every("name")`, `{ name } = ...`. */
 const reads = (text: string, flag: string): boolean =>
-  new RegExp(`\\w\\.${flag}\\b|\\["${flag}"\\]|\\("${flag}"[,)]|\\{[^{}]*\\b${flag}\\b[^{}]*\\} = `).test(text);
+  new RegExp(
+    `\\b(?:args|texts|flags)\\.${flag}\\b|\\["${flag}"\\]|\\("${flag}"[,)]|\\{[^{}]*\\b${flag}\\b[^{}]*\\} = `,
+  ).test(text);
 
 /** Said by scripts to commands that ask nothing anyway. */
 const askNothing: readonly string[] = ["edge service install", "edge service reinstall"];
