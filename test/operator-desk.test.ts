@@ -17,7 +17,7 @@ import type { ResultEvent } from "../src/controller/dispatch-types.ts";
 import { readOperatorProof, signOperatorChallenge, verifyOperatorProof } from "../src/envelope/operator.ts";
 import { fingerprint } from "../src/envelope/public-key.ts";
 import { signReceipt } from "../src/envelope/receipt.ts";
-import type { AegisError } from "../src/errors.ts";
+import { AegisError } from "../src/errors.ts";
 import { addKnownNodes, knownNodesPath, loadKnownNodes } from "../src/identity/known-nodes.ts";
 import { createOperatorKey, loadOperatorKey, operatorKeyPath } from "../src/identity/operator-key.ts";
 import type { ToolResult } from "../src/tools/tool.ts";
@@ -316,7 +316,7 @@ interface Desk {
   questions: string[];
   /** `answers` are given in order; without them nobody is there. */
   prepare(
-    preview: Partial<Preview>,
+    preview: Partial<Preview> | AegisError,
     request?: Partial<InvokeRequest>,
     options?: { answers?: boolean[]; yes?: boolean; tenant?: string },
   ): ReturnType<typeof prepareSigning>;
@@ -337,7 +337,10 @@ function desk(): Desk {
         },
       } as unknown as Terminal;
       const client = {
-        preview: async () => ({ resolved: [], skipped: [], ...preview }),
+        async preview() {
+          if (preview instanceof AegisError) throw preview;
+          return { resolved: [], skipped: [], ...preview };
+        },
         whoami: async () => ({ principal: "ann", tenant_id: tenant, scopes: [], contexts: [], expires_at: null }),
       };
       const whole: InvokeRequest = {
@@ -388,6 +391,16 @@ describe("before anything is signed", () => {
     const free = previewed(fakeHost("web-1"), { contexts: ["other"] });
     expect(await it.prepare({ resolved: [free, { ...free, operator_challenge: null }] }, {}, { yes: true })).toBeNull();
     expect([it.notes, it.questions]).toEqual([[], []]);
+  });
+
+  test("a token that may not look at hosts still runs what needs no signature", async () => {
+    await createOperatorKey(place());
+    const it = desk();
+    expect(await it.prepare(new AegisError("forbidden", "no"))).toBeNull();
+    expect(it.notes.join()).toContain("aegis.edge.fleet.read");
+    expect(await failure(desk().prepare(new AegisError("not_found", "no such host")))).toMatchObject({
+      code: "not_found",
+    });
   });
 
   test("a host is met once: its fingerprint is shown, and kept after a yes", async () => {

@@ -5,7 +5,7 @@
 import type { ApiClient } from "../api/client.ts";
 import { apiLimits } from "../api/limits.ts";
 import { formatTarget } from "../api/target-text.ts";
-import type { InvokeRequest, ResolvedHost } from "../api/types.ts";
+import type { InvokeRequest, Preview, ResolvedHost } from "../api/types.ts";
 import { type HostChallenge, readOperatorChallenge, wantsSignature } from "../envelope/operator.ts";
 import { fingerprint, type SigningKey } from "../envelope/public-key.ts";
 import { sha256 } from "../envelope/statement.ts";
@@ -45,7 +45,9 @@ export async function prepareSigning(
 ): Promise<Signing | null> {
   const operator = await loadOperatorKey(given);
   if (!operator) return null;
-  const [{ resolved }, { tenant_id: tenant }] = await Promise.all([client.preview(request.target), client.whoami()]);
+  const [preview, { tenant_id: tenant }] = await Promise.all([previewed(client, request, given), client.whoami()]);
+  if (!preview) return null;
+  const { resolved } = preview;
   const context = request.context ?? "default";
   const known = await loadKnownNodes(given);
   const signees = resolved.flatMap((host) => {
@@ -73,6 +75,21 @@ export async function prepareSigning(
   });
   const { args: _args, ...rest } = request;
   return { request: { ...rest, args_json: argsText, operator_proofs: { ...run.proofs } }, run };
+}
+
+/** Null for a token that may run calls and not look at hosts: nothing can be signed then, and most hosts want nothing signed. */
+async function previewed(
+  client: Pick<ApiClient, "preview">,
+  { target }: InvokeRequest,
+  { terminal }: Surroundings,
+): Promise<Preview | null> {
+  try {
+    return await client.preview(target);
+  } catch (thrown) {
+    if (AegisError.from(thrown).code !== "forbidden") throw thrown;
+    terminal.note("nothing is signed: this token may not preview a target (aegis.edge.fleet.read)");
+    return null;
+  }
 }
 
 /** Null where the controller has none of a host. One that the host itself cannot have made is not passed over. */
