@@ -118,6 +118,7 @@ export function systemProcesses({ clock, launcher, makePipe }: ProcessesOptions)
         env: { ...spec.env, [markName]: mark },
         stdio: [...stdio, ...ofLauncher] as ["ignore", "pipe", "pipe"],
         detached: true,
+        windowsHide: true,
         lazy: true, // what nobody reads stays in the pipe
         onExit: (_child, code, signal) => exit.resolve({ code, signal, stopped: stopping }),
       });
@@ -155,6 +156,7 @@ export function systemProcesses({ clock, launcher, makePipe }: ProcessesOptions)
 
     /** With a launcher this is its work: it hears SIGTERM, and we only look whether it was done. */
     async function end(): Promise<Found[]> {
+      if (process.platform === "win32") return endTree(child);
       if (!launcher) return endAll(stopGraceMs);
       signalAll([{ pid: child.pid, command: "" }], "SIGTERM");
       const timer = new AbortController();
@@ -180,7 +182,7 @@ export function systemProcesses({ clock, launcher, makePipe }: ProcessesOptions)
       let outlived = 0;
       let left: readonly Found[] = [];
       if (stopping) left = await asked.promise;
-      else if (!launcher) {
+      else if (!launcher && process.platform !== "win32") {
         const others = findAll(root).filter(({ pid }) => pid !== child.pid);
         outlived = others.length;
         if (outlived > 0) left = await endAll(outlivedGraceMs);
@@ -234,6 +236,18 @@ const unstarted = (failure: StartFailure): ProcessHandle => ({
   write: async () => false,
   closeStdin() {},
 });
+
+/** Windows has no signal that asks and no group that is asked: its own program ends a process and what it started. */
+async function endTree(child: Pick<Bun.Subprocess, "pid" | "kill">): Promise<Found[]> {
+  const command = ["taskkill", "/PID", String(child.pid), "/T", "/F"];
+  try {
+    await Bun.spawn(command, { stdin: "ignore", stdout: "ignore", stderr: "ignore", windowsHide: true }).exited;
+  } catch {
+    // without it, the process itself must do
+  }
+  child.kill("SIGKILL");
+  return [];
+}
 
 interface Exit {
   code: number | null;

@@ -1,4 +1,5 @@
 /** Runs one command of the host, exactly as policy has judged it. */
+import { win32 } from "node:path";
 import type { Clock } from "../platform/clock.ts";
 import type { ProcessRunner } from "../platform/process.ts";
 import { untilAbort } from "../platform/until-abort.ts";
@@ -13,7 +14,12 @@ import { failed } from "./results.ts";
 import type { StopReason, Tool, ToolContext, ToolResult } from "./tool.ts";
 
 /** Where bare names are looked for. */
-export const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+export const systemPath =
+  process.platform === "win32"
+    ? ["System32", "", "System32\\Wbem", "System32\\WindowsPowerShell\\v1.0"]
+        .map((folder) => win32.join(process.env.SystemRoot ?? "C:\\Windows", folder))
+        .join(win32.delimiter)
+    : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 export interface CmdRunOptions extends CommandHostOptions {
   /** What outlives its call goes there; it must have been made for the same host. */
