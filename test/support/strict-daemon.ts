@@ -7,9 +7,10 @@ import { operatorChallenges } from "../../src/daemon/operator-challenges.ts";
 import { createOperators } from "../../src/daemon/operators.ts";
 import { createOutbox, type Outbox } from "../../src/daemon/outbox.ts";
 import type { PushedSettings, StreamSettings } from "../../src/daemon/push-config.ts";
-import { runSession, type SessionState } from "../../src/daemon/session.ts";
+import { runSession, type SessionOptions, type SessionState } from "../../src/daemon/session.ts";
 import type { SessionEnd } from "../../src/daemon/supervise.ts";
 import type { TrustedKeyset } from "../../src/envelope/keyset.ts";
+import type { SigningKey } from "../../src/envelope/public-key.ts";
 import { userVerifier } from "../../src/envelope/user.ts";
 import { aegis } from "../../src/wire/gen/messages.js";
 import type { FakeClock } from "./fake-clock.ts";
@@ -42,6 +43,11 @@ export interface StrictDaemonOptions {
   saveKeyset?: (keyset: TrustedKeyset) => Promise<void>;
   /** Operators whose signature the context `signed` takes. */
   trusted?: readonly TrustedOperator[];
+  log?: RecordedLog;
+  /** The key of now, where it may change. */
+  nodeKey?: () => SigningKey;
+  /** More of each session's options, asked for as it begins. */
+  session?: () => Partial<SessionOptions>;
 }
 
 export const capabilitiesBytes = (hostName: string): Uint8Array =>
@@ -49,18 +55,19 @@ export const capabilitiesBytes = (hostName: string): Uint8Array =>
 
 export function strictDaemon(options: StrictDaemonOptions): StrictDaemon {
   const { link, clock, strict, identity, maxConcurrent = 16, heartbeatIntervalMs = 30_000 } = options;
-  const { nodeId, nodeKey, tenantId } = identity;
+  const { nodeId, tenantId } = identity;
+  const nodeKey = options.nodeKey ?? (() => identity.nodeKey);
   const tool = scriptedTool();
-  const log = recordedLog();
+  const log = options.log ?? recordedLog();
   let keyset = strict.keyset;
   const users = userVerifier({ tokenKeys: keyset.tokenKeys, controllerId: strict.controllerId, tenantId });
   const operators = createOperators({
-    ...{ nodeId, tenantId, hostName: "web-1", nodeKey: () => nodeKey, now: clock.now },
+    ...{ nodeId, tenantId, hostName: "web-1", nodeKey, now: clock.now },
     policy: () => ({ trusted: options.trusted ?? [], contexts: ["signed"] }),
     challenges: operatorChallenges(),
   });
   const host = { ...scriptedHost({ clock, tools: [tool.tool], nodeId, tenantId, users }), operators };
-  const outbox = createOutbox({ nodeId, nodeKey: () => nodeKey, clock, log });
+  const outbox = createOutbox({ nodeId, nodeKey, clock, log });
   const invocations = createInvocations({ host: () => host, outbox, clock, log, maxConcurrent });
   const states: SessionState["kind"][] = [];
   const pushed: PushedSettings[] = [];
@@ -83,7 +90,18 @@ export function strictDaemon(options: StrictDaemonOptions): StrictDaemon {
       const stop = new AbortController();
       const session = runSession(
         {
-          ...{ link, clock, log, nodeId, nodeKey, outbox, invocations, heartbeatIntervalMs, operators, settings },
+          ...{
+            link,
+            clock,
+            log,
+            nodeId,
+            nodeKey: nodeKey(),
+            outbox,
+            invocations,
+            heartbeatIntervalMs,
+            operators,
+            settings,
+          },
           nodeToken: identity.nodeToken,
           keyset: () => keyset,
           async saveKeyset(newer) {
@@ -94,6 +112,7 @@ export function strictDaemon(options: StrictDaemonOptions): StrictDaemon {
           newStreamId: randomUUID,
           onState: (state) => states.push(state.kind),
           onShutdown: (detail) => shutdowns.push(detail),
+          ...options.session?.(),
         },
         stop.signal,
       );
