@@ -25,16 +25,16 @@ export interface GrpcLinkOptions {
   port: number;
   /** Null = plaintext, which config allows to loopback only. */
   tls: TunnelOptions | null;
+  silence?: { pingAfterMs: number; answerWithinMs: number };
 }
 
 const authorityOf = ({ host, port }: { host: string; port: number }) =>
   host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 
 /** A ping after this much silence, and how long it may go unanswered: a dead path is noticed within 25 s. */
-const keepaliveTimeMs = 15_000;
-const keepaliveTimeoutMs = 10_000;
+export const patience = { pingAfterMs: 15_000, answerWithinMs: 10_000 };
 
-export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
+export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOptions): ControllerLink {
   const authority = authorityOf({ host, port });
   const where = `${tls ? "https" : "http"}://${authority}`;
   const proxy = tls?.proxy ?? null;
@@ -51,8 +51,8 @@ export function grpcLink({ host, port, tls }: GrpcLinkOptions): ControllerLink {
     const client = new Client(`dns:${dialled}`, channel, {
       "grpc.enable_http_proxy": 0,
       "grpc.default_authority": authority,
-      "grpc.keepalive_time_ms": keepaliveTimeMs,
-      "grpc.keepalive_timeout_ms": keepaliveTimeoutMs,
+      "grpc.keepalive_time_ms": silence.pingAfterMs,
+      "grpc.keepalive_timeout_ms": silence.answerWithinMs,
       "grpc.max_receive_message_length": maxMessageBytes,
       "grpc.max_send_message_length": maxMessageBytes,
       "grpc.service_config_disable_resolution": 1,
