@@ -1,5 +1,14 @@
 import { expect, test } from "bun:test";
-import { descriptor, installCommands, isProtectedPlace, plainText, quoted, readStatus } from "./nssm.ts";
+import {
+  descriptor,
+  installCommands,
+  isProtectedPlace,
+  nssm,
+  plainText,
+  quoted,
+  readStatus,
+  writersOf,
+} from "./nssm.ts";
 
 const spec = {
   executable: "C:\\Program Files\\aegis\\aegis.exe",
@@ -64,4 +73,41 @@ test("a user's own folder is no place for what runs as LocalSystem", () => {
   expect(isProtectedPlace("C:\\Program Files\\..\\Users\\ann\\aegis.exe", env)).toBe(false);
   expect(isProtectedPlace("C:\\Users\\ann\\AppData\\Local\\Programs\\aegis\\aegis.exe", env)).toBe(false);
   expect(isProtectedPlace("C:\\x\\aegis.exe", {})).toBe(false);
+});
+
+const listed = (path: string, ...entries: string[]) =>
+  `${path} ${entries.join(`\r\n${" ".repeat(path.length + 1)}`)}\r\n\r\nSuccessfully processed 1 files; Failed processing 0 files\r\n`;
+
+test("who may write an executable is read from icacls", () => {
+  const path = "C:\\Users\\ann\\aegis.exe";
+  const said = listed(
+    path,
+    "NT AUTHORITY\\SYSTEM:(I)(F)",
+    "BUILTIN\\Users:(I)(RX)",
+    "DESK\\ann:(I)(F)",
+    "DESK\\Some One:(M)",
+    "Everyone:(RX,W)",
+  );
+  expect(writersOf(said, path)).toEqual(["NT AUTHORITY\\SYSTEM", "DESK\\ann", "DESK\\Some One", "Everyone"]);
+});
+
+test("an executable that others can replace is not run as LocalSystem unless forced", async () => {
+  const path = "C:\\Users\\ann\\AppData\\Local\\Programs\\aegis\\aegis.exe";
+  const flags = { allow: [], allowUserBus: false, allowJit: false, allowUnsandboxed: false };
+  const service = { ...spec, ...flags, executable: path, home: "C:\\Users\\ann", runAs: null, notify: "main" as const };
+  const env = { USERNAME: "ann", ProgramFiles: "C:\\Program Files" };
+  const withAcl = (...entries: string[]) => ({
+    env,
+    run: async (program: string) => {
+      const stdout = program === "icacls" ? listed(path, ...entries) : "";
+      return { status: program === "icacls" ? 0 : 3, stdout, stderr: "" };
+    },
+  });
+  const own = ["NT AUTHORITY\\SYSTEM:(F)", "BUILTIN\\Administrators:(F)", "DESK\\ann:(F)"];
+  expect(await nssm.obstacle(service, withAcl(...own))).toBeNull();
+  const shared = await nssm.obstacle(service, withAcl(...own, "BUILTIN\\Users:(M)"));
+  expect(shared?.message).toContain("as LocalSystem, which BUILTIN\\Users can change");
+  expect(shared?.hint).toContain("C:\\Program Files\\aegis");
+  expect(await nssm.obstacle(service, { ...withAcl(...own, "BUILTIN\\Users:(M)"), force: true })).toBeNull();
+  expect((await nssm.obstacle(service, withAcl()))?.message).toContain("cannot be told");
 });

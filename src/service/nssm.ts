@@ -193,7 +193,7 @@ export const nssm: ServiceManager = {
       });
     if (spec.runAs !== null)
       return new AegisError("usage", "--system is for Linux; a Windows service belongs to the system anyway");
-    return null;
+    return options.force ? null : await unsafePlace(spec.executable, options);
   },
   async activate(spec, options) {
     const present = readStatus(...statusOf(await call(options, words.status()))) !== "missing";
@@ -209,7 +209,10 @@ export const nssm: ServiceManager = {
   },
   async reload() {},
   restart: (_owner, options) => must(options, words.restart()),
-  linger: async () => null,
+  linger: async (_owner, _user, { env }) =>
+    isProtectedPlace(process.execPath, env)
+      ? null
+      : `${process.execPath} runs as LocalSystem and lies where your account can replace it; a safer place is ${win32.join(env.ProgramFiles ?? "C:\\Program Files", "aegis")}`,
   async status(_owner, options) {
     const end = await call(options, words.status());
     const state = readStatus(...statusOf(end));
@@ -225,5 +228,33 @@ export const nssm: ServiceManager = {
     return { files: ["err", "out"].map((pipe) => win32.join(stateDir, "logs", `aegis-edge.${pipe}.log`)) };
   },
 };
+
+/** Who may write an executable that then runs as LocalSystem, besides the account that installs it. */
+const trustedWriters = [/\\SYSTEM$/i, /\\Administrators$/i, /\\TrustedInstaller$/i];
+
+/** Names that icacls lists with a right to write: full access, modify, write. */
+export function writersOf(icacls: string, path: string): string[] {
+  return icacls
+    .replace(path, "")
+    .split("\n")
+    .flatMap((line) => {
+      const [, name = "", rights = ""] = /^\s*(\S.*?):((?:\([^)]*\))+)\s*$/.exec(line.replace(/\r$/, "")) ?? [];
+      return /\((?:[^)]*,)?(?:F|M|W|WD|GA|GW)(?:,[^)]*)?\)/.test(rights) ? [name] : [];
+    });
+}
+
+async function unsafePlace(executable: string, { run, env }: ManagerOptions): Promise<AegisError | null> {
+  if (isProtectedPlace(executable, env)) return null;
+  const { status, stdout } = await run("icacls", [executable], { timeoutMs: 20_000 });
+  const own = `\\${env.USERNAME ?? ""}`.toLowerCase();
+  const writers = writersOf(stdout, executable);
+  const isTrusted = (name: string) => name.toLowerCase().endsWith(own) || trustedWriters.some((one) => one.test(name));
+  const others = writers.filter((name) => !isTrusted(name));
+  if (status === 0 && writers.length > 0 && others.length === 0) return null;
+  const who = others.length > 0 ? `which ${others.join(", ")} can change` : "and who can change it cannot be told";
+  return new AegisError("forbidden", `the service would run ${executable} as LocalSystem, ${who}`, {
+    hint: `move it to ${win32.join(env.ProgramFiles ?? "C:\\Program Files", "aegis")}, or install it all the same with --force`,
+  });
+}
 
 const statusOf = ({ status, stdout }: ProgramEnd): [number | null, string] => [status, stdout];

@@ -60,6 +60,8 @@ export type Owner = Pick<ServiceSpec, "runAs" | "home" | "stateDir">;
 export interface ManagerOptions {
   run: RunProgram;
   env: Environment;
+  /** Go on where only safety objects. */
+  force?: boolean;
 }
 
 /** One for each system; each file has the same exports in this order. */

@@ -114,6 +114,7 @@ export function installOptions(
     env,
     user: userInfo().username,
     conflicts,
+    force: conflicts === "force",
     connected: (patienceMs) => connectedWithin(stateDir, patienceMs, stop),
     say: (text) => terminal.warn(text),
   };
