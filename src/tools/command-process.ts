@@ -43,13 +43,14 @@ export async function runCommand(host: CommandHost, spec: CommandSpec): Promise<
   const show = async (pipe: Pipe, bytes: Uint8Array) => {
     if (bytes.length > 0) await spec.output(pipe, bytes);
   };
+  const [plain, hasHome] = await Promise.all([plainEnvironment(host), isDirectory(host.home)]);
   const running = host.runner.start({
     executable: command.executable,
     name: command.name,
     args: command.args,
-    cwd: command.cwd?.self ?? ((await isDirectory(host.home)) ? host.home : "/"),
+    cwd: command.cwd?.self ?? (hasHome ? host.home : "/"),
     env: {
-      ...(await plainEnvironment(host)),
+      ...plain,
       ...command.env,
       ...Object.fromEntries(secrets.map(([name, secret]) => [name, secret.reveal()])),
     },
@@ -119,8 +120,7 @@ export async function plainEnvironment({
   search,
   home,
 }: Pick<CommandHost, "search" | "home">): Promise<Record<string, string>> {
-  const path = await trustedPath(search);
-  const username = await userName();
+  const [path, username] = await Promise.all([trustedPath(search), userName()]);
   const needed = process.platform === "win32" ? ["SystemRoot", "SystemDrive", "ComSpec", "TEMP", "TMP"] : [];
   const kept = needed.flatMap((name) => (process.env[name] ? [[name, process.env[name]] as const] : []));
   const user = username === "" ? {} : { USER: username, LOGNAME: username };

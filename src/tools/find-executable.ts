@@ -36,8 +36,9 @@ export async function findExecutable(name: string, { path, uid }: SearchOptions)
 /** The fixed path without what this user could change: a child's own lookups then find what ours would. */
 export async function trustedPath({ path, uid }: SearchOptions): Promise<string> {
   const directories = path.split(delimiter).filter(isAbsolute);
+  const seen: Judged = new Map();
   const trusted = await Promise.all(
-    directories.map(async (directory) => uid === null || (await whatCanBeChanged([directory], uid)) === null),
+    directories.map(async (directory) => uid === null || (await whatCanBeChanged([directory], uid, seen)) === null),
   );
   return directories.filter((_, index) => trusted[index]).join(delimiter);
 }
@@ -67,19 +68,43 @@ async function executableAt(path: string): Promise<string | null> {
   }
 }
 
+/** Whether each place can be changed by this user: replaced, and written to. Asked once for directories with the same parents. */
+type Judged = Map<string, Promise<{ owned: boolean; writable: boolean; sticky: boolean }>>;
+
 /** The first of `paths`, or of what lies above them, that `uid` owns or may write; null when none. Root may write all. */
-async function whatCanBeChanged(paths: readonly string[], uid: number): Promise<string | null> {
+async function whatCanBeChanged(
+  paths: readonly string[],
+  uid: number,
+  seen: Judged = new Map(),
+): Promise<string | null> {
   if (uid === 0) return null;
-  for (const path of paths) {
-    for (let at = path, above = ""; at !== above; above = at, at = dirname(at)) {
-      const { uid: owner, mode } = await stat(at).catch(() => ({ uid: -1, mode: 0 }));
-      const mayWrite = await access(at, constants.W_OK).then(
-        () => true,
-        () => false,
-      );
-      // In a sticky directory such as /tmp only owners can replace what lies there.
-      if (owner === uid || (mayWrite && (at === path || (mode & 0o1000) === 0))) return at;
-    }
-  }
-  return null;
+  const places = paths.flatMap((path) => withParents(path).map((at) => ({ at, isItself: at === path })));
+  const judged = await Promise.all(places.map(({ at }) => judge(at, uid, seen)));
+  // In a sticky directory such as /tmp only owners can replace what lies there.
+  const first = judged.findIndex(
+    ({ owned, writable, sticky }, index) => owned || (writable && (places[index]?.isItself || !sticky)),
+  );
+  return places[first]?.at ?? null;
+}
+
+function withParents(path: string): string[] {
+  const above = dirname(path);
+  return above === path ? [path] : [path, ...withParents(above)];
+}
+
+function judge(at: string, uid: number, seen: Judged) {
+  const known = seen.get(at);
+  if (known !== undefined) return known;
+  const found = stat(at).catch(() => ({ uid: -1, mode: 0 }));
+  const writable = access(at, constants.W_OK).then(
+    () => true,
+    () => false,
+  );
+  const answer = Promise.all([found, writable]).then(([{ uid: owner, mode }, mayWrite]) => ({
+    owned: owner === uid,
+    writable: mayWrite,
+    sticky: (mode & 0o1000) !== 0,
+  }));
+  seen.set(at, answer);
+  return answer;
 }
