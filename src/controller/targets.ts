@@ -28,7 +28,6 @@ export interface Targets {
 /** Shortest start of an id that stands for it. */
 const minPrefix = 6;
 const fullId = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-const fullId = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 export function createTargets({ store, nodes }: { store: Store; nodes: LiveNodes }): Targets {
   const hosts = async (tenantId: string): Promise<KnownHost[]> => (await store.nodes(tenantId)).map(knownHost);
