@@ -46,6 +46,9 @@ export async function wine(): Promise<Wine> {
     return { exit, said: read(file).replaceAll("\r\n", "\n") };
   };
   await shell(["wineboot", "-i"], 120_000, newFile()).exited;
+  // The first start leaves a service manager behind; with a second one beside it every other question goes astray.
+  Bun.spawnSync(["wineserver", "-k"], { env, timeout: 20_000 });
+  Bun.spawnSync(["wineserver", "-w"], { env, timeout: 20_000 });
   const system = join(env.WINEPREFIX, "drive_c/windows/system32");
   const library = join(system, "bcryptprimitives.dll");
   if (!existsSync(library)) {
