@@ -383,6 +383,23 @@ for (const implementation of implementations) {
       expect(await failure(store.insertKeyset(keyset(3)))).toMatchObject({ code: "conflict" });
     });
 
+    test("one keyset is planned at most, and who knows which is asked of strict hosts that are not revoked", async () => {
+      const keyset = (version: number) => ({ version, signed: bytes("s"), rootKey: bytes("root"), createdAt: at });
+      expect(await store.plannedKeyset()).toBeNull();
+      for (const version of [2, 3]) await store.planKeyset(keyset(version));
+      expect(await store.plannedKeyset()).toEqual(keyset(3));
+      await store.planKeyset(null);
+      expect(await store.plannedKeyset()).toBeNull();
+      for (const nodeId of ["n1", "n2", "n3"]) await store.putNode(node(nodeId));
+      await store.putNode(node("n4", { seal: "compat" }));
+      await store.nodeKnowsKeyset("n1", 2);
+      await store.nodeKnowsKeyset("n1", 1);
+      await store.nodeKnowsKeyset("nobody", 2);
+      await store.revokeNode("n3", at);
+      const behind = async (version: number) => (await store.nodesBehind(version)).map(({ nodeId }) => nodeId);
+      expect([await behind(2), await behind(3)]).toEqual([["n2"], ["n1", "n2"]]);
+    });
+
     test("a run ends with its outcome and counts", async () => {
       await store.insertRun(run("r1"));
       expect(await store.run("r1")).toEqual(run("r1"));

@@ -189,4 +189,21 @@ export const migrations: readonly Migration[] = [
       ) STRICT;
     `,
   },
+  {
+    version: 5,
+    sql: `
+      -- The keyset that follows the newest once the hosts know that one; signed already, because the root key may be away.
+      CREATE TABLE planned_keyset (
+        version INTEGER PRIMARY KEY,
+        signed BLOB NOT NULL,
+        root_key BLOB NOT NULL,
+        created_at INTEGER NOT NULL
+      ) STRICT;
+      -- The newest keyset that each node has said it trusts.
+      CREATE TABLE known_keysets (
+        node_id TEXT PRIMARY KEY REFERENCES nodes (node_id),
+        version INTEGER NOT NULL
+      ) STRICT, WITHOUT ROWID;
+    `,
+  },
 ];

@@ -116,12 +116,14 @@ export const rotations = table<RotationRow>("rotations", {
   overlapUntil: "plain",
 });
 
-export const keysets = table<KeysetRow>("keysets", {
+const keysetColumns = {
   version: "plain",
   signed: "plain",
   rootKey: "plain",
   createdAt: "plain",
-});
+} as const;
+export const keysets = table<KeysetRow>("keysets", keysetColumns);
+export const plannedKeysets = table<KeysetRow>("planned_keyset", keysetColumns);
 
 export const runs = table<RunRow>("runs", {
   runId: "plain",

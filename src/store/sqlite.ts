@@ -12,6 +12,7 @@ import {
   keysets,
   nodes,
   type Parameters,
+  plannedKeysets,
   rotations,
   runs,
   type Table,
@@ -278,6 +279,30 @@ export function sqliteQueries(perform: Perform, loosely: Perform = perform): Que
     keysetsAfter: (version) =>
       perform((db) => db.all(keysets, "WHERE version > $version ORDER BY version", { version })),
     newestKeyset: () => perform((db) => db.one(keysets, "ORDER BY version DESC LIMIT 1")),
+    planKeyset: (row) =>
+      perform((db) =>
+        db.together(() => {
+          db.run("DELETE FROM planned_keyset");
+          if (row) db.insert(plannedKeysets, row);
+        }),
+      ),
+    plannedKeyset: () => perform((db) => db.one(plannedKeysets, "")),
+    nodeKnowsKeyset: (nodeId, version) =>
+      note(
+        `INSERT INTO known_keysets (node_id, version) SELECT node_id, $version FROM nodes WHERE node_id = $nodeId
+         ON CONFLICT DO UPDATE SET version = max(version, excluded.version)`,
+        { nodeId, version },
+      ),
+    nodesBehind: (version) =>
+      perform((db) =>
+        db.all(
+          nodes,
+          `WHERE seal = 'strict' AND revoked_at IS NULL
+           AND node_id NOT IN (SELECT node_id FROM known_keysets WHERE version >= $version)
+           ORDER BY enrolled_at, node_id`,
+          { version },
+        ),
+      ),
 
     insertRun: (row) => perform((db) => db.insert(runs, row)),
     endRun: (runId, endedAt, outcome, summary) =>

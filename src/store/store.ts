@@ -235,6 +235,13 @@ export interface Queries {
   /** Every keyset with a higher version, oldest first. */
   keysetsAfter(version: number): Promise<KeysetRow[]>;
   newestKeyset(): Promise<KeysetRow | null>;
+  /** What follows the newest keyset, if anything is planned; null plans nothing any more. */
+  planKeyset(row: KeysetRow | null): Promise<void>;
+  plannedKeyset(): Promise<KeysetRow | null>;
+  /** The node has said that it trusts this version; it never goes down. */
+  nodeKnowsKeyset(nodeId: string, version: number): Promise<void>;
+  /** Strict nodes that are not revoked and have not said that they trust `version` or a later one. */
+  nodesBehind(version: number): Promise<NodeRow[]>;
 
   insertRun(row: RunRow): Promise<void>;
   endRun(runId: string, endedAt: number, outcome: RunOutcome, summary: string): Promise<void>;
