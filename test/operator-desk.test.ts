@@ -19,7 +19,7 @@ import { fingerprint } from "../src/envelope/public-key.ts";
 import { signReceipt } from "../src/envelope/receipt.ts";
 import { AegisError } from "../src/errors.ts";
 import { addKnownNodes, knownNodesPath, loadKnownNodes } from "../src/identity/known-nodes.ts";
-import { createOperatorKey, loadOperatorKey, operatorKeyPath } from "../src/identity/operator-key.ts";
+import { createOperatorKey, operatorKeyPath, readOperatorKey } from "../src/identity/operator-key.ts";
 import type { ToolResult } from "../src/tools/tool.ts";
 import { aegis } from "../src/wire/gen/messages.js";
 import { failure } from "./support/enrolling.ts";
@@ -318,7 +318,7 @@ interface Desk {
   prepare(
     preview: Partial<Preview> | AegisError,
     request?: Partial<InvokeRequest>,
-    options?: { answers?: boolean[]; yes?: boolean; tenant?: string },
+    options?: { answers?: boolean[]; hidden?: string[]; yes?: boolean; tenant?: string },
   ): ReturnType<typeof prepareSigning>;
 }
 
@@ -326,7 +326,7 @@ function desk(): Desk {
   const self: Desk = {
     notes: [],
     questions: [],
-    prepare(preview, request = {}, { answers, yes = false, tenant = "acme" } = {}) {
+    prepare(preview, request = {}, { answers, hidden, yes = false, tenant = "acme" } = {}) {
       const terminal = {
         interactive: answers !== undefined,
         note: (text: string) => self.notes.push(text),
@@ -335,6 +335,7 @@ function desk(): Desk {
           self.questions.push(question);
           return answers?.shift() ?? false;
         },
+        hidden: async () => hidden?.shift() ?? null,
       } as unknown as Terminal;
       const client = {
         async preview() {
@@ -619,9 +620,9 @@ describe("the operator's key", () => {
   test("is made once, for its owner's eyes only, and is the same afterwards", async () => {
     const key = await createOperatorKey(place());
     expect((statSync(operatorKeyPath(place())).mode & 0o777).toString(8)).toBe("600");
-    expect((await loadOperatorKey(place()))?.kid).toBe(key.kid);
+    expect((await readOperatorKey(place()))?.publicKey.kid).toBe(key.kid);
     expect(await failure(createOperatorKey(place()))).toMatchObject({ code: "conflict" });
-    expect((await loadOperatorKey(place()))?.kid).toBe(key.kid);
+    expect((await readOperatorKey(place()))?.publicKey.kid).toBe(key.kid);
   });
 
   test("is closed when others could read it, and refused when it is damaged", async () => {
@@ -629,11 +630,58 @@ describe("the operator's key", () => {
     const path = operatorKeyPath(place());
     const { chmodSync } = await import("node:fs");
     chmodSync(path, 0o644);
-    expect((await loadOperatorKey(place()))?.kid).toBe(key.kid);
+    expect((await readOperatorKey(place()))?.publicKey.kid).toBe(key.kid);
     expect((statSync(path).mode & 0o777).toString(8)).toBe("600");
     writeFileSync(path, "short");
-    const damaged: AegisError = await failure(loadOperatorKey(place()));
-    expect(damaged).toMatchObject({ code: "config_invalid", message: expect.stringContaining("it has 5 bytes") });
+    const damaged: AegisError = await failure(readOperatorKey(place()));
+    expect(damaged).toMatchObject({
+      code: "config_invalid",
+      message: expect.stringContaining("its 5 bytes are no operator's key"),
+    });
+  });
+});
+
+describe("a locked key", () => {
+  const passphrase = "corr\u00e9ct horse";
+  const file = () => readFileSync(operatorKeyPath(place()));
+
+  test("opens with its passphrase and no other, and shows its public half without", async () => {
+    const key = await createOperatorKey(place(), passphrase);
+    const stored = await readOperatorKey(place());
+    expect([stored?.locked, stored?.publicKey.kid]).toEqual([true, key.kid]);
+    for (const wrong of ["", `${passphrase} `]) expect(await stored?.open(wrong)).toBeNull();
+    const opened = await stored?.open(passphrase.normalize("NFD"));
+    expect(opened?.kid).toBe(key.kid);
+    expect(key.verify(Buffer.from("x"), opened?.sign(Buffer.from("x")) ?? new Uint8Array())).toBe(true);
+  });
+
+  test("of which a byte was changed does not open", async () => {
+    await createOperatorKey(place(), passphrase);
+    const whole = file();
+    const flipped = (at: number) => whole.map((byte, index) => (index === at ? byte ^ 1 : byte));
+    for (const at of [55, 100]) {
+      writeFileSync(operatorKeyPath(place()), flipped(at));
+      expect(await (await readOperatorKey(place()))?.open(passphrase)).toBeNull();
+    }
+    for (const damaged of [whole.subarray(1), Buffer.concat([whole, Buffer.from("x")]), flipped(3)]) {
+      writeFileSync(operatorKeyPath(place()), damaged);
+      expect(await failure(readOperatorKey(place()))).toMatchObject({ code: "config_invalid" });
+    }
+  });
+
+  test("is asked for after the question about the call; three wrong answers, or nobody to ask, sign nothing", async () => {
+    await createOperatorKey(place(), passphrase);
+    const web = fakeHost("web-1");
+    await know(web);
+    const resolved = [previewed(web)];
+    const typed = (...hidden: string[]) => desk().prepare({ resolved }, {}, { answers: [true], hidden });
+    expect(await typed("wrong", passphrase)).not.toBeNull();
+    expect(await failure(typed("a", "b", "c", passphrase))).toMatchObject({ code: "unauthenticated" });
+    expect(await failure(desk().prepare({ resolved }, {}, { yes: true }))).toMatchObject({
+      message: expect.stringContaining("locked with a passphrase, and nobody can be asked"),
+    });
+    const no = desk().prepare({ resolved }, {}, { answers: [false], hidden: [passphrase] });
+    expect(await failure(no)).toMatchObject({ code: "cancelled" });
   });
 });
 

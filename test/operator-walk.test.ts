@@ -235,6 +235,27 @@ test("an operator whom the owner removes runs nothing more", async () => {
   expect(refused.stderr).toContain("this host trusts no operator with the key SHA256:");
 });
 
+test("at a terminal operator key create asks for a passphrase, shows nothing of it, and makes no key of two that differ", async () => {
+  const other = place.machine("locked");
+  const path = join(other.home, ".aegis/operator.key");
+  for (const [again, exit] of [
+    ["horse", 2],
+    ["corre\u0301ct", 0],
+  ] as const) {
+    const running = other.onTerminal("operator", "key", "create");
+    await running.until(/passphrase for the key \(empty for none\): /);
+    running.type("corre\u0301ct\n");
+    await running.until(/the same again: /);
+    running.type(`${again}\n`);
+    expect((await running.ended).exit).toBe(exit);
+    expect(running.stdout()).not.toMatch(/corre|horse/);
+    expect(existsSync(path)).toBe(exit === 0);
+  }
+  expect(readFileSync(path, "latin1")).toStartWith("AEGIS-OPERATOR-KEY/1\n");
+  const shown = await other.run("operator", "key", "show");
+  expect([shown.exit, shown.stdout]).toEqual([0, expect.stringMatching(/public_key: ed25519:[\w-]{43}/)]);
+});
+
 test("operator key show prints what a host's owner adds; create replaces nothing", async () => {
   const again = await desk.run("operator", "key", "create");
   expect([again.exit, again.stdout]).toEqual([1, ""]);

@@ -7,11 +7,11 @@ import { apiLimits } from "../api/limits.ts";
 import { formatTarget } from "../api/target-text.ts";
 import type { InvokeRequest, Preview, ResolvedHost } from "../api/types.ts";
 import { type HostChallenge, readOperatorChallenge, wantsSignature } from "../envelope/operator.ts";
-import { fingerprint, type SigningKey } from "../envelope/public-key.ts";
+import { fingerprint, type PublicKey, type SigningKey } from "../envelope/public-key.ts";
 import { sha256 } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
 import { addKnownNodes, type KnownNode, knownNodesPath, loadKnownNodes } from "../identity/known-nodes.ts";
-import { loadOperatorKey } from "../identity/operator-key.ts";
+import { type OperatorKey, operatorKeyPath, readOperatorKey } from "../identity/operator-key.ts";
 import { systemClock } from "../platform/clock.ts";
 import type { Surroundings } from "./command.ts";
 import { hostsInWords } from "./run-report.ts";
@@ -43,8 +43,8 @@ export async function prepareSigning(
   given: Surroundings,
   yes: boolean,
 ): Promise<Signing | null> {
-  const operator = await loadOperatorKey(given);
-  if (!operator) return null;
+  const stored = await readOperatorKey(given);
+  if (!stored) return null;
   const [preview, { tenant_id: tenant }] = await Promise.all([previewed(client, request, given), client.whoami()]);
   if (!preview) return null;
   const { resolved } = preview;
@@ -64,11 +64,10 @@ export async function prepareSigning(
   const argsText = request.args_json ?? JSON.stringify(request.args ?? {});
   const deadlineMs = Math.round((request.policy?.deadline_secs ?? apiLimits.deadlineDefaultSecs) * 1000);
   const call = { tenant, context, tool: request.tool, argsJson: Buffer.from(argsText, "utf8"), deadlineMs };
-  show(
-    { target: request.target, operator, signees, argsText, others: resolved.length - signees.length, ...call },
-    given,
-  );
+  const shown = { target: request.target, operator: stored.publicKey, argsText, ...call };
+  show({ ...shown, signees, others: resolved.length - signees.length }, given);
   await ask(signees, given, yes);
+  const operator = await unlock(stored, given);
   const run = signedRun({
     ...{ operator, call, now: systemClock.now },
     hosts: signees.map(({ nodeId, challenge: { key, challenge } }) => ({ nodeId, key, challenge })),
@@ -168,7 +167,7 @@ async function meet(
 
 interface Shown {
   target: InvokeRequest["target"];
-  operator: SigningKey;
+  operator: PublicKey;
   signees: readonly Signee[];
   /** Hosts of the run for which nothing is signed. */
   others: number;
@@ -215,4 +214,23 @@ async function ask(signees: readonly Signee[], { terminal, stop }: Surroundings,
     );
   if (!(await terminal.confirm(`sign and run it on ${hostsInWords(signees.length)}?`, stop)))
     throw new AegisError("cancelled", "nothing was signed, and nothing was run");
+}
+
+/** How often a passphrase may be mistyped. */
+const maxTries = 3;
+
+async function unlock(stored: OperatorKey, given: Surroundings): Promise<SigningKey> {
+  const { terminal, stop } = given;
+  const path = operatorKeyPath(given);
+  for (let tries = 0; tries < maxTries; tries++) {
+    const passphrase = stored.locked ? await terminal.hidden(`passphrase of ${path}: `, stop) : "";
+    if (passphrase === null)
+      throw new AegisError("usage", `${path} is locked with a passphrase, and nobody can be asked for it`, {
+        hint: "sign at a terminal",
+      });
+    const key = await stored.open(passphrase);
+    if (key) return key;
+    terminal.warn("that is not the passphrase");
+  }
+  throw new AegisError("unauthenticated", `${path} stays locked; nothing was signed`);
 }

@@ -1,7 +1,7 @@
 /** `operator key show`: the public half of this operator's key, as a host's owner needs it. */
 import { fingerprint, type PublicKey } from "../../envelope/public-key.ts";
 import { AegisError } from "../../errors.ts";
-import { loadOperatorKey, operatorKeyPath, publicKeyText } from "../../identity/operator-key.ts";
+import { operatorKeyPath, publicKeyText, readOperatorKey } from "../../identity/operator-key.ts";
 import { command, type Surroundings } from "../command.ts";
 import { outputFlag, printResult } from "../options.ts";
 import { facts } from "../terminal.ts";
@@ -10,11 +10,12 @@ export default command({
   example: "aegis operator key show -o json",
   args: { output: outputFlag },
   async run(given) {
-    const key = await loadOperatorKey(given);
-    if (!key)
+    const stored = await readOperatorKey(given);
+    if (!stored)
       throw new AegisError("not_found", `there is no key in ${operatorKeyPath(given)}`, {
         hint: "aegis operator key create",
       });
+    const key = stored.publicKey;
     await printResult(given, given.args.output, operatorKeyRecord(key, given), () => operatorKeyText(key, given));
     return undefined;
   },
