@@ -2,7 +2,7 @@
 import { lstat, mkdir, readdir, readFile, rm, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { AegisError } from "../errors.ts";
-import { PUBLIC_FILE, writeFileAtomic } from "../platform/private-file.ts";
+import { makeDirectory, PUBLIC_FILE, writeFileAtomic } from "../platform/private-file.ts";
 import {
   isOurs,
   type ManagerOptions,
@@ -41,6 +41,8 @@ export async function install(spec: ServiceSpec, options: InstallOptions): Promi
   if (problem) throw problem;
   const wanted = manager.files(spec);
   const plan = await compare(wanted, conflicts);
+  const logs = manager.logs(spec, { lines: 1, follow: false });
+  if ("files" in logs) for (const path of logs.files) await makeDirectory(dirname(path));
   const stale = await ourOther(wanted);
   for (const file of plan) {
     await mkdir(dirname(file.path), { recursive: true, mode: 0o755 });
@@ -122,9 +124,12 @@ export async function uninstall(
   const { manager } = options;
   const wanted = manager.files(spec);
   const path = wanted[0]?.path;
-  const present = path === undefined || (await lstat(path).catch(() => null)) !== null;
+  const present =
+    path === undefined
+      ? (await manager.status(spec, options)).state !== "missing"
+      : (await lstat(path).catch(() => null)) !== null;
   if (present) await manager.deactivate(spec, options);
-  if (path === undefined) return { removed: [], left: [] };
+  if (path === undefined) return { removed: present ? [`aegis-edge (${manager.name})`] : [], left: [] };
   const removed = await ownFiles(wanted);
   for (const one of removed) await rm(one, { force: true });
   const folder = `${path}.d`;

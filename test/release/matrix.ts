@@ -238,6 +238,40 @@ describe("windows-x64 under wine", () => {
     },
   );
 
+  needs("command:wine", "command:x86_64-w64-mingw32-gcc")(
+    "NSSM keeps it running: enrolled, called, restarted in order, started again after a crash, rotated by name, removed",
+    async () => {
+      windows?.destroy();
+      windows = await wine();
+      const programs = join(windows.drive, "Program Files/aegis");
+      cpSync(unpacked("windows-x64"), programs, { recursive: true });
+      const executable = join(programs, "aegis.exe");
+      const log = join(windows.drive, "users", process.env.USER ?? "root", ".aegis/edge/logs/aegis-edge.err.log");
+      const events = (name: string) => readFileSync(log, "utf8").split(`"event":"${name}"`).length - 1;
+      writeFileSync(join(windows.drive, "token.txt"), await site.token("nssm"));
+      const enroll = [executable, "edge", "enroll", "--token-file", "C:/token.txt", "--non-interactive"];
+      expect((await windows.run(enroll, 120_000)).said).toContain("the service nssm keeps it running; it is connected");
+      expect(await site.desk.run("edge", "exec", "nssm", "--", "hostname")).toMatchObject({ exit: 0, stderr: "" });
+      const service = (...words: string[]) => windows?.run([executable, "edge", "service", ...words], 120_000);
+      expect((await service("install"))?.said).toContain("connected  yes");
+
+      expect((await service("restart"))?.said).toBe("restarted and connected\n");
+      expect(events("stopped")).toBeGreaterThan(0); // it was asked to stop, and did
+      const connections = events("connected");
+      await windows.run(["taskkill", "/f", "/im", "aegis.exe"]);
+      for (let waited = 0; waited < 200 && events("connected") === connections; waited++) await Bun.sleep(100);
+      expect(events("connected")).toBeGreaterThan(connections);
+
+      expect((await service("logs", "--lines", "500"))?.said).toContain('"event":"connected"');
+      const nssm = (...words: string[]) => windows?.run([join(programs, "nssm64.exe"), ...words]);
+      expect((await nssm("get", "aegis-edge", "AppRotateBytes"))?.said.replace(/\0/g, "")).toContain("10485760");
+      expect((await service("status"))?.said).toContain("running");
+      expect((await service("uninstall"))?.said).toBe("removed aegis-edge (nssm)\n");
+      expect((await service("uninstall"))?.said).toBe("no service of ours is installed\n");
+      expect((await service("status"))?.exit).toBe(1);
+    },
+  );
+
   test("its executable says what it is to Explorer", () => {
     const image = readFileSync(executableOf("windows-x64"));
     for (const text of ["AEGIS edge daemon, controller and command line", version, "aegis.exe"])
