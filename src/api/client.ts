@@ -1,17 +1,10 @@
 /** The controller's REST API as functions: typed requests, checked answers, and a run's events as they happen. */
+import type { z } from "zod";
 import { AegisError } from "../errors.ts";
-import {
-  eventSchemas,
-  type FleetEvent,
-  isEventName,
-  type RunDetail,
-  type RunOutcome,
-  type RunRecord,
-  runDetailSchema,
-  runsPageSchema,
-} from "./events.ts";
+import { eventSchemas, type FleetEvent, isEventName, type RunOutcome } from "./events.ts";
 import { type ApiRequest, httpTransport, type Transport, type TransportOptions } from "./http-transport.ts";
 import { readValue } from "./read.ts";
+import type { RunDetail, RunRecord } from "./runs.ts";
 import { parseSse } from "./sse.ts";
 import type { Target } from "./target.ts";
 import type {
@@ -37,7 +30,6 @@ import type {
   Tenant,
   Whoami,
 } from "./types.ts";
-import * as t from "./types.ts";
 
 export interface HostsQuery {
   tag?: readonly string[];
@@ -114,9 +106,19 @@ async function everyPage<T>(page: (query: { limit: number; cursor?: string }) =>
   return items;
 }
 
+/** Schemas by name, made when the first answer that needs them is read: a run is followed without them. */
+const schemas = async () => ({ ...(await import("./types.ts")), ...(await import("./runs.ts")) });
+type Schemas = Awaited<ReturnType<typeof schemas>>;
+type SchemaName = { [N in keyof Schemas]: Schemas[N] extends z.ZodType ? N : never }[keyof Schemas];
+type Answer<N extends SchemaName> = z.output<Schemas[N]>;
+
 export function createApiClient(options: TransportOptions): ApiClient {
   const transport = httpTransport(options);
-  const { read } = transport;
+  const named = async <N extends SchemaName>(name: N) => (await schemas())[name] as unknown as z.ZodType<Answer<N>>;
+  const read = async <N extends SchemaName>(name: N, request: ApiRequest): Promise<Answer<N>> => {
+    const response = await transport.send(request);
+    return transport.body(await named(name), response);
+  };
   const id = encodeURIComponent;
   const host = (node: string) => `${edge}/hosts/${id(node)}`;
   const group = (idOrName: string) => `${edge}/groups/${id(idOrName)}`;
@@ -134,12 +136,12 @@ export function createApiClient(options: TransportOptions): ApiClient {
 
   const client: ApiClient = {
     issueEnrollmentToken: (body) =>
-      read(t.enrollmentTokenSchema, { method: "POST", path: `${edge}/enrollment-tokens`, body }),
-    hosts: (query = {}) => read(t.hostsPageSchema, { path: `${edge}/hosts`, query: { ...query } }),
+      read("enrollmentTokenSchema", { method: "POST", path: `${edge}/enrollment-tokens`, body }),
+    hosts: (query = {}) => read("hostsPageSchema", { path: `${edge}/hosts`, query: { ...query } }),
     allHosts: (query = {}) => everyPage(({ ...page }) => client.hosts({ ...query, ...page })),
-    host: (node) => read(t.hostDetailSchema, { path: host(node) }),
-    patchHost: (node, body) => read(t.hostSchema, { method: "PATCH", path: host(node), body }),
-    changeTags: (node, body) => read(t.hostSchema, { method: "POST", path: `${host(node)}/tags`, body }),
+    host: (node) => read("hostDetailSchema", { path: host(node) }),
+    patchHost: (node, body) => read("hostSchema", { method: "PATCH", path: host(node), body }),
+    changeTags: (node, body) => read("hostSchema", { method: "POST", path: `${host(node)}/tags`, body }),
     revokeHost: (node) => done({ method: "DELETE", path: host(node) }),
     pushConfig: (node, body) => done({ method: "POST", path: `${host(node)}/config`, body }),
     drain: (node, finishWithinMs) =>
@@ -150,16 +152,16 @@ export function createApiClient(options: TransportOptions): ApiClient {
       }),
     shutdown: (node) => done({ method: "POST", path: `${host(node)}/shutdown`, body: {} }),
 
-    groups: () => everyPage((query) => read(t.groupsPageSchema, { path: `${edge}/groups`, query })),
-    group: (idOrName) => read(t.hostGroupSchema, { path: group(idOrName) }),
-    createGroup: (body) => read(t.hostGroupSchema, { method: "POST", path: `${edge}/groups`, body }),
+    groups: () => everyPage((query) => read("groupsPageSchema", { path: `${edge}/groups`, query })),
+    group: (idOrName) => read("hostGroupSchema", { path: group(idOrName) }),
+    createGroup: (body) => read("hostGroupSchema", { method: "POST", path: `${edge}/groups`, body }),
     async changeGroup(idOrName, change) {
       for (let attempt = 1; ; attempt++) {
         const response = await transport.send({ path: group(idOrName) });
         const etag = response.headers.get("etag");
-        const current = await transport.body(t.hostGroupSchema, response);
+        const current = await transport.body(await named("hostGroupSchema"), response);
         try {
-          return await read(t.hostGroupSchema, {
+          return await read("hostGroupSchema", {
             method: "PATCH",
             path: group(current.id),
             body: change(current),
@@ -172,7 +174,7 @@ export function createApiClient(options: TransportOptions): ApiClient {
     },
     removeGroup: (idOrName) => done({ method: "DELETE", path: group(idOrName) }),
 
-    preview: (target) => read(t.previewSchema, { method: "POST", path: `${edge}/fleet/preview`, body: { target } }),
+    preview: (target) => read("previewSchema", { method: "POST", path: `${edge}/fleet/preview`, body: { target } }),
     invoke(body, { signal, idempotencyKey = crypto.randomUUID() }) {
       const request: ApiRequest = {
         method: "POST",
@@ -189,22 +191,22 @@ export function createApiClient(options: TransportOptions): ApiClient {
         last: after,
       }),
     cancel: (runId, reason) =>
-      read(t.cancelAnswerSchema, {
+      read("cancelAnswerSchema", {
         method: "POST",
         path: `${edge}/fleet/${id(runId)}/cancel`,
         body: reason === undefined ? {} : { reason },
       }),
     sign: (runId, body) =>
-      read(t.signAnswerSchema, { method: "POST", path: `${edge}/fleet/${id(runId)}/proofs`, body }),
-    runs: (query = {}) => read(runsPageSchema, { path: `${edge}/fleet/runs`, query }),
-    run: (runId) => read(runDetailSchema, { path: `${edge}/fleet/runs/${id(runId)}` }),
+      read("signAnswerSchema", { method: "POST", path: `${edge}/fleet/${id(runId)}/proofs`, body }),
+    runs: (query = {}) => read("runsPageSchema", { path: `${edge}/fleet/runs`, query }),
+    run: (runId) => read("runDetailSchema", { path: `${edge}/fleet/runs/${id(runId)}` }),
 
-    createToken: (body) => read(t.newApiTokenSchema, { method: "POST", path: "/v1/tokens", body }),
-    tokens: () => everyPage((query) => read(t.apiTokensPageSchema, { path: "/v1/tokens", query })),
+    createToken: (body) => read("newApiTokenSchema", { method: "POST", path: "/v1/tokens", body }),
+    tokens: () => everyPage((query) => read("apiTokensPageSchema", { path: "/v1/tokens", query })),
     revokeToken: (tokenId) => done({ method: "DELETE", path: `/v1/tokens/${id(tokenId)}` }),
-    tenants: () => everyPage((query) => read(t.tenantsPageSchema, { path: "/v1/tenants", query })),
+    tenants: () => everyPage((query) => read("tenantsPageSchema", { path: "/v1/tenants", query })),
     removeTenant: (tenantId) => done({ method: "DELETE", path: `/v1/tenants/${id(tenantId)}` }),
-    whoami: () => read(t.whoamiSchema, { path: "/v1/whoami" }),
+    whoami: () => read("whoamiSchema", { path: "/v1/whoami" }),
   };
   return client;
 }

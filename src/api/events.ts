@@ -1,9 +1,27 @@
-/** What a run tells while it goes on, one schema an event; the same over SSE, from history and in the client. */
+/**
+ * What a run tells while it goes on, one schema an event; the same over SSE, from history and in the client. A client that
+ * follows a run loads these and no others: making schemas is most of what a short command would do.
+ */
 import { z } from "zod";
-import { targetSchema } from "./target.ts";
-import { nodeOutcomeSchema, pageOf, pageQuerySchema, runPolicySchema, skippedHostSchema } from "./types.ts";
 
 const count = z.number().int().nonnegative();
+
+export const nodeOutcomeSchema = z.enum(["ok", "err", "timed_out", "cancelled", "edge_disconnected", "not_started"]);
+export type NodeOutcome = z.infer<typeof nodeOutcomeSchema>;
+
+export const skipReasonSchema = z.enum([
+  "disconnected",
+  "unhealthy",
+  "draining",
+  "revoked",
+  "paused",
+  "operator_gone",
+  "not_fleet_capable",
+  "tool_missing",
+]);
+export type SkipReason = z.infer<typeof skipReasonSchema>;
+export const skippedHostSchema = z.object({ node_id: z.string(), name: z.string(), reason: skipReasonSchema });
+export type SkippedHost = z.infer<typeof skippedHostSchema>;
 
 /** One pipe: its first and last bytes; `omitted` lie between them. */
 export const capturedSchema = z.object({
@@ -57,31 +75,6 @@ export type RunSummary = z.infer<typeof summarySchema>;
 
 export const runOutcomeSchema = z.enum(["complete", "halted", "cancelled", "refused", "interrupted"]);
 export type RunOutcome = z.infer<typeof runOutcomeSchema>;
-
-/** A run as history tells it; what is null is not known before it ends. */
-export const runSchema = z.object({
-  run_id: z.string(),
-  tool: z.string(),
-  context: z.string(),
-  target: targetSchema,
-  policy: runPolicySchema,
-  principal: z.string(),
-  started_at: z.iso.datetime(),
-  ended_at: z.iso.datetime().nullable(),
-  outcome: runOutcomeSchema.nullable(),
-  summary: summarySchema.nullable(),
-});
-export type RunRecord = z.infer<typeof runSchema>;
-export const runsPageSchema = pageOf(runSchema);
-
-/** One run alone also tells how each host fared, with the last of what it printed. */
-export const runDetailSchema = runSchema.extend({ per_node: z.array(commandResultSchema) });
-export type RunDetail = z.infer<typeof runDetailSchema>;
-
-export const runsQuerySchema = pageQuerySchema.extend({
-  tool: z.string().optional(),
-  outcome: runOutcomeSchema.optional(),
-});
 
 export const eventSchemas = {
   started: z.object({

@@ -3,7 +3,6 @@ import type { z } from "zod";
 import { AegisError, type ErrorCode, errorTable, isErrorCode } from "../errors.ts";
 import type { Secret } from "../platform/log.ts";
 import { readValue } from "./read.ts";
-import { errorBodySchema } from "./types.ts";
 
 export interface TransportOptions {
   /** Where the API is, such as `https://controller.example:8088`. */
@@ -111,6 +110,7 @@ function unreachable(base: URL, cause: unknown): AegisError {
 
 /** The server's own code, message and hint; where a proxy answered instead, what its status means. */
 async function refusal(response: Response): Promise<AegisError> {
+  const { errorBodySchema } = await import("./types.ts");
   const body = readValue(errorBodySchema, await response.json().catch(() => undefined));
   const known = body.kind === "value" ? body.value.error : null;
   const code: ErrorCode = known && isErrorCode(known.code) ? known.code : codeOf(response.status);

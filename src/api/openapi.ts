@@ -1,7 +1,8 @@
 /** The API's own description, OpenAPI 3.1, made from the schemas that judge every request. */
 import { z } from "zod";
-import { eventSchemas, runDetailSchema, runSchema } from "./events.ts";
+import { eventSchemas } from "./events.ts";
 import { type Operation, operations } from "./operations.ts";
+import { runDetailSchema, runSchema } from "./runs.ts";
 import { selectorSchema, targetSchema } from "./target.ts";
 import * as types from "./types.ts";
 

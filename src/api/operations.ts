@@ -1,6 +1,6 @@
 /** Every operation of the API: where it is, who may do it, what it takes and gives. The server, its documents and its tests all read this. */
 import type { z } from "zod";
-import { runDetailSchema, runsPageSchema, runsQuerySchema } from "./events.ts";
+import { runDetailSchema, runsPageSchema, runsQuerySchema } from "./runs.ts";
 import * as types from "./types.ts";
 
 export interface Operation {

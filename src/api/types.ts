@@ -1,8 +1,11 @@
 /** Every request and answer of the REST API, as schemas that both ends read them with. Requests refuse unknown fields; answers may grow. */
 import { z } from "zod";
+import { nodeOutcomeSchema, skippedHostSchema } from "./events.ts";
 import { apiLimits } from "./limits.ts";
 import { withAliases } from "./read.ts";
 import { groupNameSchema, selectorSchema, tagSchema, targetSchema } from "./target.ts";
+
+export type { NodeOutcome, SkippedHost, SkipReason } from "./events.ts";
 
 /** RFC 3339, UTC, milliseconds. */
 const time = z.iso.datetime();
@@ -79,9 +82,6 @@ export type EnrollmentToken = z.infer<typeof enrollmentTokenSchema>;
 
 export const hostStatusSchema = z.enum(["connected", "unhealthy", "draining", "disconnected", "revoked"]);
 export type HostStatus = z.infer<typeof hostStatusSchema>;
-
-export const nodeOutcomeSchema = z.enum(["ok", "err", "timed_out", "cancelled", "edge_disconnected", "not_started"]);
-export type NodeOutcome = z.infer<typeof nodeOutcomeSchema>;
 
 export const hostSchema = z.object({
   node_id: z.string(),
@@ -202,18 +202,6 @@ export const groupsPageSchema = pageOf(hostGroupSchema);
 
 // ------------------------------------------------------------------------------------------------------------ fleet
 
-export const skipReasonSchema = z.enum([
-  "disconnected",
-  "unhealthy",
-  "draining",
-  "revoked",
-  "paused",
-  "operator_gone",
-  "not_fleet_capable",
-  "tool_missing",
-]);
-export type SkipReason = z.infer<typeof skipReasonSchema>;
-
 export const previewRequestSchema = z.strictObject({ target: targetSchema });
 
 export const resolvedHostSchema = z.object({
@@ -222,9 +210,7 @@ export const resolvedHostSchema = z.object({
   status: hostStatusSchema,
   operator_challenge: z.string().nullable(),
 });
-export const skippedHostSchema = z.object({ node_id: z.string(), name: z.string(), reason: skipReasonSchema });
 export type ResolvedHost = z.infer<typeof resolvedHostSchema>;
-export type SkippedHost = z.infer<typeof skippedHostSchema>;
 
 export const previewSchema = z.object({ resolved: z.array(resolvedHostSchema), skipped: z.array(skippedHostSchema) });
 export type Preview = z.infer<typeof previewSchema>;

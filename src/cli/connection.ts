@@ -1,7 +1,11 @@
 /** The way to the controller that the operator's profile names. */
+import { config as configureZod } from "zod";
 import { type ApiClient, createApiClient } from "../api/client.ts";
 import { loadProfile } from "../identity/profiles.ts";
 import type { Surroundings } from "./command.ts";
+
+// A command reads few answers: compiling their schemas would take longer than it saves.
+configureZod({ jitless: true });
 
 /** Ctrl-C ends whatever is asked over it. */
 export async function connect({ env, home, stop }: Pick<Surroundings, "env" | "home" | "stop">): Promise<ApiClient> {

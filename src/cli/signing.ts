@@ -11,7 +11,8 @@ import { fingerprint, type PublicKey, type SigningKey } from "../envelope/public
 import { sha256 } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
 import { addKnownNodes, type KnownNode, knownNodesPath, loadKnownNodes } from "../identity/known-nodes.ts";
-import { type OperatorKey, operatorKeyPath, readOperatorKey } from "../identity/operator-key.ts";
+import { type OperatorKey, readOperatorKey } from "../identity/operator-key.ts";
+import { operatorKeyPath } from "../identity/operator-key-path.ts";
 import { systemClock } from "../platform/clock.ts";
 import type { Surroundings } from "./command.ts";
 import { hostsInWords } from "./run-report.ts";

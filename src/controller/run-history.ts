@@ -1,5 +1,6 @@
 /** Runs as the store tells them: for lists, for one of them, and for a reader of events that comes too late. */
-import type { CommandResult, FleetEvent, NewFleetEvent, RunDetail, RunRecord, RunSummary } from "../api/events.ts";
+import type { CommandResult, FleetEvent, NewFleetEvent, RunSummary } from "../api/events.ts";
+import type { RunDetail, RunRecord } from "../api/runs.ts";
 import { targetSchema } from "../api/target.ts";
 import { runPolicySchema } from "../api/types.ts";
 import type { CommandRow, RunRow } from "../store/store.ts";

@@ -9,7 +9,8 @@ import { AegisError } from "../errors.ts";
 import { aegisHome } from "../platform/paths.ts";
 import { makeDirectory, writeFileAtomic } from "../platform/private-file.ts";
 import { readTextFile } from "../platform/yaml-file.ts";
-import { type OperatorPlace, publicKeyText } from "./operator-key.ts";
+import { publicKeyText } from "./operator-key.ts";
+import type { OperatorPlace } from "./operator-key-path.ts";
 
 export interface KnownNode {
   nodeId: string;

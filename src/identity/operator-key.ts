@@ -1,18 +1,11 @@
 /** The key with which an operator signs calls: `~/.aegis/operator.key`, on the operator's own machine and nowhere else. */
 import { createCipheriv, createDecipheriv, randomBytes, scrypt } from "node:crypto";
 import { chmod, open, readFile, stat } from "node:fs/promises";
-import { join } from "node:path";
 import { importPublicKey, importSigningKey, newSeed, type PublicKey, type SigningKey } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
-import { aegisHome, type Environment } from "../platform/paths.ts";
+import { aegisHome } from "../platform/paths.ts";
 import { makeDirectory, PRIVATE_FILE, syncDirectory } from "../platform/private-file.ts";
-
-export interface OperatorPlace {
-  env: Environment;
-  home: string;
-}
-
-export const operatorKeyPath = ({ env, home }: OperatorPlace): string => join(aegisHome(env, home), "operator.key");
+import { type OperatorPlace, operatorKeyPath } from "./operator-key-path.ts";
 
 /** As `trusted_operators` spells it. */
 export const publicKeyText = (key: PublicKey): string => `ed25519:${Buffer.from(key.raw).toString("base64url")}`;

@@ -7,12 +7,12 @@ import { AegisError } from "../../errors.ts";
 import { exitStatusOf, type StoppedBySignal } from "../../platform/signals.ts";
 import { command, many } from "../command.ts";
 import { connectForRun } from "../connection.ts";
+import { signingOf } from "../operator-signing.ts";
 import { duration, pairs } from "../options.ts";
 import { bareView } from "../run-bare.ts";
 import { linesView } from "../run-lines.ts";
 import { exitOf, followRun, inWords, type RunReport, tellDoubts } from "../run-report.ts";
 import { readBounded } from "../secret-input.ts";
-import { prepareSigning } from "../signing.ts";
 import type { Terminal } from "../terminal.ts";
 import { contextFlag } from "./fleet-flags.ts";
 
@@ -65,7 +65,7 @@ terminal on the other side. Ctrl-C cancels there.`,
       };
       const single = typeof request.target === "object" && "Node" in request.target;
       const client = await connectForRun(given);
-      const signing = await prepareSigning(client, request, given, false);
+      const signing = await signingOf(client, request, given, false);
       const view = single ? bareView(terminal) : linesView(terminal);
       const report = await followRun(client, signing?.request ?? request, view, stop, signing?.run);
       tellDoubts(report, terminal);

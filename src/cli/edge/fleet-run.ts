@@ -6,12 +6,12 @@ import { AegisError } from "../../errors.ts";
 import { systemClock } from "../../platform/clock.ts";
 import { command, type Surroundings } from "../command.ts";
 import { connectForRun } from "../connection.ts";
+import { signingOf } from "../operator-signing.ts";
 import { outputFlag, outputFormat } from "../options.ts";
 import { gridView } from "../run-grid.ts";
 import { linesView } from "../run-lines.ts";
 import { recordsView } from "../run-records.ts";
 import { exitOf, followRun, hostsInWords, type RunView, tellDoubts } from "../run-report.ts";
-import { prepareSigning } from "../signing.ts";
 import type { Terminal } from "../terminal.ts";
 import { fleetRunFlags, invokeRequest } from "./fleet-flags.ts";
 
@@ -30,7 +30,7 @@ Hosts that run only what an operator has signed get your signature, if you have 
     const request = invokeRequest(args, every("arg"));
     const format = outputFormat(args.output, env);
     const client = await connectForRun(given);
-    const signing = await prepareSigning(client, request, given, args.yes);
+    const signing = await signingOf(client, request, given, args.yes);
     if (!args.yes && !signing) await askFirst(client, request, given);
     const view = format !== "table" ? recordsView(terminal, format) : viewFor(terminal);
     const report = await followRun(client, signing?.request ?? request, view, stop, signing?.run);

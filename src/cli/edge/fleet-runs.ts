@@ -1,5 +1,5 @@
 /** `edge fleet runs`: what was run, the newest first. */
-import type { RunRecord } from "../../api/events.ts";
+import type { RunRecord } from "../../api/runs.ts";
 import { formatTarget } from "../../api/target-text.ts";
 import { command } from "../command.ts";
 import { connect } from "../connection.ts";

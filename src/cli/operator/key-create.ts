@@ -1,6 +1,7 @@
 /** `operator key create`: the key with which this operator signs calls; made here, and it stays here. */
 import { AegisError } from "../../errors.ts";
-import { createOperatorKey, operatorKeyPath, refuseSecondKey } from "../../identity/operator-key.ts";
+import { createOperatorKey, refuseSecondKey } from "../../identity/operator-key.ts";
+import { operatorKeyPath } from "../../identity/operator-key-path.ts";
 import { command, type Surroundings } from "../command.ts";
 import { outputFlag, printResult } from "../options.ts";
 import { operatorKeyRecord, operatorKeyText } from "./key-show.ts";

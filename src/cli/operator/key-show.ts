@@ -1,7 +1,8 @@
 /** `operator key show`: the public half of this operator's key, as a host's owner needs it. */
 import { fingerprint, type PublicKey } from "../../envelope/public-key.ts";
 import { AegisError } from "../../errors.ts";
-import { operatorKeyPath, publicKeyText, readOperatorKey } from "../../identity/operator-key.ts";
+import { publicKeyText, readOperatorKey } from "../../identity/operator-key.ts";
+import { operatorKeyPath } from "../../identity/operator-key-path.ts";
 import { command, type Surroundings } from "../command.ts";
 import { outputFlag, printResult } from "../options.ts";
 import { facts } from "../terminal.ts";

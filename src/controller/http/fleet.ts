@@ -1,7 +1,7 @@
 /** Runs over HTTP: which hosts a target means, calls to them with their events, their history, and how to stop them. */
 import { createHash } from "node:crypto";
-import type { RunRecord } from "../../api/events.ts";
 import type { BodyOf } from "../../api/operations.ts";
+import type { RunRecord } from "../../api/runs.ts";
 import type { Page } from "../../api/types.ts";
 import { AegisError } from "../../errors.ts";
 import type { Clock } from "../../platform/clock.ts";

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { startOfTime, uuidOf } from "../../../test/support/controller-rows.ts";
 import { type RequestOptions, type TestApi, testApi } from "../../../test/support/test-api.ts";
-import type { RunDetail, RunRecord } from "../../api/events.ts";
+import type { RunDetail, RunRecord } from "../../api/runs.ts";
 import type { ApiToken, Host, HostDetail, HostGroup, NewApiToken, Page } from "../../api/types.ts";
 import { structToJson } from "../../wire/json.ts";
 
