@@ -5,7 +5,7 @@ import { resultLedger } from "../src/controller/result-ledger.ts";
 import type { StreamEnd } from "../src/daemon/link.ts";
 import { handshakeTimeoutMs } from "../src/daemon/session.ts";
 import { advance } from "../src/envelope/keyset.ts";
-import { signRefusal } from "../src/envelope/refusal.ts";
+import { signRefusal, verifyRefusal } from "../src/envelope/refusal.ts";
 import { uuidBytes } from "../src/envelope/statement.ts";
 import { aegis } from "../src/wire/gen/messages.js";
 import { toLong } from "../src/wire/whole.ts";
@@ -183,7 +183,7 @@ describe("a Hello that is not the host's", () => {
       { token: stranger.nodeToken },
       { token: anotherKey.nodeToken, signer: anotherKey.nodeKey },
       { token: anotherKey.nodeToken },
-      { token: forged.nodeToken },
+      { token: forged.nodeToken, signer: newKey() },
       { token: "" },
       { body: { daemonNonce: new Uint8Array(31) } },
       { body: { controllerId: uuidBytes(crypto.randomUUID()) } },
@@ -196,6 +196,21 @@ describe("a Hello that is not the host's", () => {
       answers.add(JSON.stringify([stage.rogue.ended, stage.rogue.commands]));
     }
     expect([...answers]).toEqual([expect.stringContaining('"status":16')]);
+    expect(stage.sessions.size).toBe(0);
+  });
+
+  test("a token of a key that signs no more: the host's own key is told so, and that it is no revocation", async () => {
+    const stage = await controllerStage();
+    const { strict, identity } = stage;
+    const old = hostIdentity({ ...strict, keys: { ...strict.keys, token: newKey() } }, stage.time(), identity);
+    await stage.rogue.dial();
+    const hello = stage.rogue.hello({ token: old.nodeToken });
+    stage.rogue.send(hello);
+    await settled();
+    const { reason, signature } = wire.SealRefusal.decode(stage.rogue.ended?.refusal ?? new Uint8Array());
+    expect(reason).toBe(GoodbyeReason.GOODBYE_REASON_TOKEN_EXPIRED);
+    const said = { nodeId: identity.nodeId, sealHello: hello.hello?.sealHello ?? new Uint8Array(), reason };
+    expect(verifyRefusal(strict.keys.command, { ...said, retryAfterMs: 0 }, signature)).toBe(true);
     expect(stage.sessions.size).toBe(0);
   });
 
@@ -481,7 +496,15 @@ test("a daemon behind a change of root catches up, also when the change came rig
   for (const [index, signed] of chain.entries())
     await store.insertKeyset({ version: index + 1, signed, rootKey: index === 0 ? root.raw : next.raw, createdAt: 0 });
   const ledger = resultLedger({ store, time, log });
-  const doorman = createDoorman({ store, keys, keyset: newest.keyset, sessions, ledger, clock, time, log });
+  const doorman = createDoorman({
+    store,
+    keys: { ...keys, keyset: newest.keyset },
+    sessions,
+    ledger,
+    clock,
+    time,
+    log,
+  });
   const link = memoryLink({ doorman: () => doorman, relay: honestRelay(), log });
   const daemon = strictDaemon({ link, clock: pair.host, strict, identity });
   daemon.connect();

@@ -16,7 +16,7 @@ import type { Store } from "../store/store.ts";
 import { createAuditSeal, readSealedHead, recordAudit, sealedHeadPath, sealing } from "./audit.ts";
 import { auditLines, exportAudit } from "./audit-record.ts";
 import { type AuditReport, type VerifyOptions, verifyAudit, verifyDataDir } from "./audit-verify.ts";
-import { createControllerKeys, loadControllerKeys } from "./keys.ts";
+import { createControllerKeys, loadControllerKeys, newestKeyset } from "./keys.ts";
 import { databasePath } from "./operator-tokens.ts";
 
 const controllerId = uuidOf("controller");
@@ -42,7 +42,7 @@ afterEach(async () => {
 });
 
 const sealer = async (log = recordedLog()) => {
-  const keys = await loadControllerKeys(dataDir);
+  const keys = await loadControllerKeys(dataDir, await newestKeyset(store));
   const headPath = sealedHeadPath(dataDir);
   return createAuditSeal({ store, keys, controllerId, clock, time: clock.now, log, headPath });
 };
@@ -164,7 +164,7 @@ describe("an audit record", () => {
         ...{ seal: 8, head: hash, time_ms: 1, key_id: b64(keyId) },
         signature: b64(signCheckpoint(mallory, checkpoint)),
       });
-    const realKey = (await loadControllerKeys(dataDir)).command;
+    const realKey = (await loadControllerKeys(dataDir, await newestKeyset(store))).command;
     for (const keyId of [mallory.keyId, realKey.keyId]) {
       const resealed = [...unsealed.slice(0, 9), seal(keyId), ...unsealed.slice(9)];
       expect(said(await verify(resealed))).toEqual(["8: the seal is not this controller's"]);

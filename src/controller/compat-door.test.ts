@@ -22,7 +22,7 @@ beforeEach(async () => {
   await controller.enroll(host, { seal: "compat" });
   const { store, sessions, time, log } = controller;
   const ledger = resultLedger({ store, time, log });
-  door = createCompatDoor({ store, sessions, time, log, clock, ledger, keyset: controller.strict.keyset });
+  door = createCompatDoor({ store, sessions, time, log, clock, ledger, keys: controller.strict.keys });
 });
 
 interface Arrival {
@@ -55,7 +55,7 @@ const guestOf = ({ answer }: Arrival): CompatGuest | null => (answer.kind === "c
 async function rotate(to = newKey()): Promise<void> {
   const { store, sessions, time, log, strict } = controller;
   const rotations = createRotations({
-    ...{ store, sessions, time, log, clock, keys: strict.keys, keyset: strict.keyset, publicEndpoint: "c:1" },
+    ...{ store, sessions, time, log, clock, keys: strict.keys, publicEndpoint: "c:1" },
   });
   const asked = { nodeId: host.nodeId, oldKey: host.nodeKey, newKey: to, nonce: new Uint8Array(32) };
   const { bytes, oldSignature, newSignature } = signRotation(asked);

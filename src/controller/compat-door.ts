@@ -4,7 +4,6 @@
  */
 import { innerOf, verifyCompat } from "../envelope/compat.ts";
 import { verifyJwt } from "../envelope/jwt.ts";
-import type { TrustedKeyset } from "../envelope/keyset.ts";
 import { importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
 import { uuidBytes } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
@@ -13,6 +12,7 @@ import type { Log } from "../platform/log.ts";
 import type { NodeRow, Store } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { type CompatSession, type CompatStream, compatSession, peerCapabilities } from "./compat-session.ts";
+import type { ControllerKeys } from "./keys.ts";
 import { newestOnly } from "./newest-only.ts";
 import { reconnectGraceMs } from "./node-token.ts";
 import type { ResultLedger } from "./result-ledger.ts";
@@ -38,7 +38,7 @@ const resourceExhausted = 8;
 
 export interface CompatDoorOptions {
   store: Store;
-  keyset: TrustedKeyset;
+  keys: Pick<ControllerKeys, "keyset">;
   sessions: Sessions;
   ledger: ResultLedger;
   clock: Clock;
@@ -77,7 +77,7 @@ interface Known {
 }
 
 export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
-  const { store, keyset, sessions, clock, time, log } = options;
+  const { store, keys, sessions, clock, time, log } = options;
   const opened = new Map<string, Map<string, number>>();
   const nobody: PublicKey = importSigningKey(newSeed());
 
@@ -96,8 +96,8 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
     const { envelope } = event;
     const streamId = event.streamId ?? "";
     const token = verifyJwt("node", envelope?.nodeSecurityToken ?? "", {
-      keys: keyset.tokenKeys,
-      issuer: keyset.controllerId,
+      keys: keys.keyset.tokenKeys,
+      issuer: keys.keyset.controllerId,
     });
     if (token.kind === "refused" || !uuidBytes(streamId)) return stranger;
     const { claims } = token;

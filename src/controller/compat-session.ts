@@ -230,6 +230,7 @@ export function compatSession(options: CompatSessionOptions): CompatSession {
       if (command.drain || command.shutdown) live.draining = true;
       return true;
     },
+    bring() {},
     goodbye: () => stream.end(),
     closed() {
       open = false;

@@ -91,6 +91,8 @@ export interface LiveNode {
   queuedCalls: number;
   paused: boolean;
   draining: boolean;
+  /** The newest of the controller's keysets that it has said it trusts; absent for a peer that knows none. */
+  keysetVersion?: number;
   /** A serialised OperatorChallenge, the newest one; absent where the host gives none. */
   operatorChallenge?: Uint8Array;
   /** Tools by name, from the last capabilities. */

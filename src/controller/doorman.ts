@@ -5,8 +5,7 @@
 
 import { type Frame, maxBodyBytes } from "../envelope/frame.ts";
 import { answerHello, type HeardHello, hearHello } from "../envelope/handshake.ts";
-import { verifyJwt } from "../envelope/jwt.ts";
-import type { TrustedKeyset } from "../envelope/keyset.ts";
+import { readUnverified, verifyJwt } from "../envelope/jwt.ts";
 import { importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
 import { signRefusal } from "../envelope/refusal.ts";
 import { AegisError } from "../errors.ts";
@@ -14,9 +13,11 @@ import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import type { NodeRow, Store } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
-import { toLong } from "../wire/whole.ts";
+import { withRawFields } from "../wire/raw-field.ts";
+import { toLong, whole } from "../wire/whole.ts";
 import { type CompatAnswer, createCompatDoor } from "./compat-door.ts";
 import type { CompatStream } from "./compat-session.ts";
+import type { KeysetStep } from "./key-changes.ts";
 import type { ControllerKeys } from "./keys.ts";
 import { keysetsSince } from "./keysets.ts";
 import { newestOnly } from "./newest-only.ts";
@@ -39,7 +40,8 @@ const failedPrecondition = 9;
 export interface DoormanOptions {
   store: Store;
   keys: ControllerKeys;
-  keyset: TrustedKeyset;
+  /** Keysets that came into use since this version, for a session that was begun with it. */
+  keysetsSince?: (version: number) => readonly KeysetStep[];
   sessions: Sessions;
   ledger: ResultLedger;
   clock: Clock;
@@ -50,6 +52,11 @@ export interface DoormanOptions {
   /** A host of this tenant is alive. */
   onHeartbeat?: (tenantId: string) => void;
 }
+
+/** SealRefusal.keyset_chain. */
+const refusalChainField = 4;
+/** Trailers have to fit the 8 KiB that clients read, in base64. A host that lacks the chain finds it with a new token. */
+const maxTrailerBytes = 4 * 1024;
 
 /** One stream whose Hello was accepted. */
 export interface Guest {
@@ -82,7 +89,7 @@ export interface Doorman {
 }
 
 export function createDoorman(options: DoormanOptions): Doorman {
-  const { store, keys, keyset, sessions, clock, time, log } = options;
+  const { store, keys, sessions, clock, time, log } = options;
   const compatDoor = createCompatDoor(options);
   const waiting = new Map<string, number>();
   let waitingInAll = 0;
@@ -96,16 +103,18 @@ export function createDoorman(options: DoormanOptions): Doorman {
     refusal,
   });
 
-  /** A refusal that this daemon can believe, because it names the Hello it answers. */
-  function signed(
-    nodeId: string,
-    sealHello: Uint8Array,
+  /** A refusal that this daemon can believe, because it names the Hello it answers, by a key that it can know. */
+  async function signed(
+    { nodeId, sealHello, keysetVersion }: HeardHello,
     reason: aegis.cluster.v1.GoodbyeReason,
     message: string,
     retryAfterMs = 0,
-  ): Answer {
+  ): Promise<Answer> {
+    const chain = keysetVersion < keys.keyset.version ? await keysetsSince(store, keysetVersion, keys.keyset) : [];
     const signature = signRefusal(keys.command, { nodeId, sealHello, reason, retryAfterMs });
-    const trailer = SealRefusal.encode({ reason, retryAfterMs: toLong(retryAfterMs), signature }).finish();
+    const said = SealRefusal.encode({ reason, retryAfterMs: toLong(retryAfterMs), signature }).finish();
+    const withChain = withRawFields(said, refusalChainField, chain);
+    const trailer = withChain.length <= maxTrailerBytes ? withChain : said;
     return refused(
       reason === GoodbyeReason.GOODBYE_REASON_REVOKED ? permissionDenied : unauthenticated,
       message,
@@ -123,12 +132,13 @@ export function createDoorman(options: DoormanOptions): Doorman {
       "the host could not be authenticated; enroll it again if it should be known here",
     );
     const sealHello = event.sealHello ?? new Uint8Array();
-    const token = verifyJwt("node", event.envelope?.nodeSecurityToken ?? "", {
-      keys: keyset.tokenKeys,
-      issuer: keyset.controllerId,
-    });
-    if (token.kind === "refused") return stranger;
-    const { claims } = token;
+    const text = event.envelope?.nodeSecurityToken ?? "";
+    const { tokenKeys, controllerId } = keys.keyset;
+    const token = verifyJwt("node", text, { keys: tokenKeys, issuer: controllerId });
+    // Signed by a key that is gone, perhaps: worth nothing, but it says whose key to ask, and that key may get a new one.
+    const gone = token.kind === "refused" && token.reason === "unknown_key";
+    const claims = token.kind === "valid" ? token.claims : gone ? readUnverified("node", text) : null;
+    if (!claims) return stranger;
     const row = await store.node(claims.sub);
     const known = row && (await sessionKey(store, row, claims, time()));
     const nodeKey = known?.key ?? nobody;
@@ -139,22 +149,17 @@ export function createDoorman(options: DoormanOptions): Doorman {
       return stranger;
     }
     const { hello } = heard;
-    if (!row || !known || claims.tid !== row.tenantId || hello.controllerId !== keyset.controllerId) return stranger;
+    if (!row || !known || claims.tid !== row.tenantId || hello.controllerId !== controllerId) return stranger;
     if (row.seal !== "strict")
       return refused(failedPrecondition, "this host is enrolled for compat sessions; enroll it again for strict ones");
     if (row.revokedAt !== null)
-      return signed(row.nodeId, sealHello, GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
-    if (time() > claims.exp * 1000)
-      return signed(
-        row.nodeId,
-        sealHello,
-        GoodbyeReason.GOODBYE_REASON_TOKEN_EXPIRED,
-        "the node token has expired; enroll again",
-      );
+      return await signed(hello, GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
+    if (gone || time() > claims.exp * 1000)
+      return await signed(hello, GoodbyeReason.GOODBYE_REASON_TOKEN_EXPIRED, "the node token is good no more");
     try {
       EdgeCapabilities.decode(hello.capabilities);
     } catch {
-      return signed(row.nodeId, sealHello, GoodbyeReason.GOODBYE_REASON_PROTOCOL, "the capabilities cannot be read");
+      return await signed(hello, GoodbyeReason.GOODBYE_REASON_PROTOCOL, "the capabilities cannot be read");
     }
     return {
       kind: "known",
@@ -191,8 +196,9 @@ export function createDoorman(options: DoormanOptions): Doorman {
       if (!event.sealHello?.length) return await compatDoor.hello(event, stream);
       const known = await judge(event);
       if (known.kind !== "known") return known;
+      const { keyset, command } = keys;
       const answer = answerHello(known.hello, {
-        commandKey: keys.command,
+        commandKey: command,
         keysetChain: await keysetsSince(store, known.hello.keysetVersion, keyset),
         keysetVersion: keyset.version,
         serverTimeMs: time(),
@@ -200,7 +206,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
         mustRefresh: known.mustRefresh,
       });
       if (!answer) return refused(unauthenticated, "the Hello's key share is unusable");
-      return { kind: "come_in", guest: guest({ ...known, ...answer, stream, place }) };
+      return { kind: "come_in", guest: guest({ ...known, ...answer, keysetVersion: keyset.version, stream, place }) };
     },
   };
 
@@ -208,11 +214,13 @@ export function createDoorman(options: DoormanOptions): Doorman {
     hello: HeardHello;
     row: NodeRow;
     keyUntilMs: number | null;
+    /** As ACCEPT brings it. */
+    keysetVersion: number;
     stream: SessionStream;
     place: Place;
   }
 
-  function guest({ hello, row, keyUntilMs, stream, channel, accept, place }: Arrival): Guest {
+  function guest({ hello, row, keyUntilMs, keysetVersion, stream, channel, accept, place }: Arrival): Guest {
     const patience = new AbortController();
     const left = new AbortController();
     let session: NodeSession | null = null;
@@ -241,7 +249,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
         });
         return false;
       }
-      const { operatorChallenge } = SealConfirm.decode(opened.body);
+      const { operatorChallenge, keysetVersion: confirmed } = SealConfirm.decode(opened.body);
       patience.abort();
       place.leave();
       const { nodeId, tenantId } = row;
@@ -255,14 +263,18 @@ export function createDoorman(options: DoormanOptions): Doorman {
         stream,
         capabilities: hello.capabilities,
         operatorChallenge,
+        keysetVersion,
         signerOf: (keyId) => resultKey(store, nodeId, keyId, time()),
         onHeartbeat() {
           options.onHeartbeat?.(tenantId);
           heartbeat();
         },
+        onKeyset: newestOnly((version) => noted(store.nodeKnowsKeyset(nodeId, version))),
         onCapabilities: newestOnly((capabilities) => noted(store.nodeCapabilities(nodeId, capabilities))),
       });
+      session.confirmed(whole(confirmed));
       remove = sessions.add(session, defaultHeartbeatMs);
+      for (const step of options.keysetsSince?.(keysetVersion) ?? []) session.bring(step);
       void noted(arrived(session));
       void endWithKey(session, keyUntilMs, { store, clock, time, signal: left.signal });
       log.info("node_connected", { node_id: nodeId, tenant_id: tenantId, software_version: hello.softwareVersion });

@@ -15,7 +15,7 @@ async function stage() {
   const controller = await controllerStage();
   const { strict, store, sessions, clock, time, log, identity } = controller;
   const enrollment = createEnrollment({
-    ...{ store, keys: strict.keys, keyset: strict.keyset, clock, time, log },
+    ...{ store, keys: strict.keys, clock, time, log },
     ...{ pins: [`spki-sha256:${"A".repeat(43)}`], publicEndpoint: "controller.example:50056" },
     challenges: createChallenges(clock),
     onAdmitted: (nodeId) => sessions.end(nodeId, GoodbyeReason.GOODBYE_REASON_REPLACED, "enrolled again"),

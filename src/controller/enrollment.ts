@@ -2,7 +2,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { nonceBytes, signEnrollGrant, verifyEnrollProof, verifyRekeyProof } from "../envelope/enrollment.ts";
 import { type Claims, signJwt, verifyJwt } from "../envelope/jwt.ts";
-import type { TrustedKeyset } from "../envelope/keyset.ts";
 import { importPublicKey } from "../envelope/public-key.ts";
 import { uuidBytes } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
@@ -22,7 +21,6 @@ const leewaySecs = 60;
 export interface EnrollmentOptions {
   store: Store;
   keys: ControllerKeys;
-  keyset: TrustedKeyset;
   pins: readonly string[];
   /** HOST:PORT that hosts dial. */
   publicEndpoint: string;
@@ -71,8 +69,8 @@ export interface Admission {
 }
 
 export function createEnrollment(options: EnrollmentOptions): Enrollment {
-  const { store, keys, keyset, challenges, time, log, maxHosts = limits.hostsPerController } = options;
-  const controllerId = keyset.controllerId;
+  const { store, keys, challenges, time, log, maxHosts = limits.hostsPerController } = options;
+  const { controllerId } = keys.keyset;
   const endpoint = `https://${options.publicEndpoint}`;
 
   return {
@@ -92,7 +90,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         iss: controllerId,
         cep: endpoint,
         pin: [...options.pins],
-        crk: keyset.rootKey.kid,
+        crk: keys.keyset.rootKey.kid,
         seal: compat ? "compat" : "strict",
         ...(forNode ? { nid: forNode } : {}),
         ...(tags.length > 0 ? { tags: [...tags] } : {}),
@@ -150,7 +148,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
             nodePublicKey: key.raw,
             enrollmentToken: Buffer.from(proof.enrollmentToken),
             nonce,
-            rootKeyId: keyset.rootKey.keyId,
+            rootKeyId: keys.keyset.rootKey.keyId,
           },
           request.enrollProof ?? new Uint8Array(),
         );
@@ -164,7 +162,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
 
   /** Of a token that this controller signed, the reason may be told; of any other, only that it is none. */
   function readToken(token: string): Claims<"enrollment"> {
-    const outcome = verifyJwt("enrollment", token, { keys: keyset.tokenKeys, issuer: controllerId });
+    const outcome = verifyJwt("enrollment", token, { keys: keys.keyset.tokenKeys, issuer: controllerId });
     if (outcome.kind === "refused") {
       log.warn("enrollment_refused", { reason: outcome.reason });
       throw denied("the enrollment token is not one of this controller's");
@@ -261,7 +259,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     });
     options.onAdmitted(nodeId);
     log.info("enrolled", { node_id: nodeId, tenant_id: claims.tid, host_name: claims.sub, seal });
-    const enrollGrant = signEnrollGrant(keys.command, {
+    const { keyset, command } = keys;
+    const enrollGrant = signEnrollGrant(command, {
       nodeId,
       nodePublicKey: key.raw,
       nonce,

@@ -1,27 +1,36 @@
-/** The controller's own keys: root, command and token on disk, the callers' key in memory, and the keyset that publishes them. */
-import { readFile } from "node:fs/promises";
+/** The controller's own keys: command and token on disk, the callers' key in memory, and the keyset that publishes them. */
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TrustedKeyset, trustFirst } from "../envelope/keyset.ts";
-import { importSigningKey, newSeed, type PublicKey, type SigningKey } from "../envelope/public-key.ts";
-import { statement, uuidBytes } from "../envelope/statement.ts";
+import { importPublicKey, importSigningKey, newSeed, type SigningKey } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
 import { makeDirectory, writeFileAtomic } from "../platform/private-file.ts";
-import { aegis } from "../wire/gen/messages.js";
-import { toLong } from "../wire/whole.ts";
+import type { Queries } from "../store/store.ts";
+import { signKeyset } from "./keyset-content.ts";
 
-const { ControllerKeySet, KeyAlg, KeyState, KeyUse, SignedKeySet } = aegis.cluster.v1;
-
+/** As they are now: what is read from here again may be another key. */
 export interface ControllerKeys {
-  command: SigningKey;
-  token: SigningKey;
+  /** The newest that is in use. */
+  readonly keyset: TrustedKeyset;
+  /** Signs what goes to hosts: the keyset's active command key. */
+  readonly command: SigningKey;
+  /** Signs tokens: its active token key. */
+  readonly token: SigningKey;
   /** Signs for callers who have no key of their own; lives in memory, for a day at most. */
   caller(nowMs: number): SigningKey;
 }
 
+export interface ControllerKeyring extends ControllerKeys {
+  /** Goes on with a newer keyset. Throws, and nothing changes, when its keys are not here. */
+  use(keyset: TrustedKeyset): Promise<void>;
+}
+
 const callerKeyLifeMs = 24 * 60 * 60 * 1000;
 
-const names = ["command", "token"] as const;
-const keyPath = (dataDir: string, name: string) => join(dataDir, "keys", `${name}.key`);
+export const keysDir = (dataDir: string): string => join(dataDir, "keys");
+const keyPath = (dataDir: string, name: string) => join(keysDir(dataDir), `${name}.key`);
+/** The first of each use, and those that came later, named after their id. */
+const privateKeyName = /^(?:root|command|token)(?:-[0-9a-f]{16})?\.key$/;
 
 export interface NewKeys {
   root: SigningKey;
@@ -36,37 +45,43 @@ export async function createControllerKeys(
   createdMs: number,
   offlineRoot?: string,
 ): Promise<NewKeys> {
-  await makeDirectory(join(dataDir, "keys"));
+  await makeDirectory(keysDir(dataDir));
   const seeds = { root: newSeed(), command: newSeed(), token: newSeed() };
   await writeFileAtomic(offlineRoot ?? keyPath(dataDir, "root"), seeds.root);
-  for (const name of names) await writeFileAtomic(keyPath(dataDir, name), seeds[name]);
+  for (const name of ["command", "token"] as const) await writeFileAtomic(keyPath(dataDir, name), seeds[name]);
   const root = importSigningKey(seeds.root);
-  const command = importSigningKey(seeds.command);
-  const token = importSigningKey(seeds.token);
-  return { root, signedKeyset: signKeyset({ controllerId, version: 1, root, command, token, createdMs }) };
+  const keys = (["command", "token"] as const).map((use) => ({
+    ...{ key: importSigningKey(seeds[use]), use, state: "active" as const },
+  }));
+  const content = { controllerId, version: 1, rootKey: root, keys, tlsPins: [], createdMs };
+  return { root, signedKeyset: signKeyset(content, root) };
 }
 
-export async function loadControllerKeys(dataDir: string): Promise<ControllerKeys> {
-  const [command, token] = await Promise.all(names.map((name) => loadKey(keyPath(dataDir, name))));
-  if (!command || !token) throw new AegisError("internal", "keys could not be loaded");
-  let caller: { key: SigningKey; since: number } | null = null;
-  return {
-    command,
-    token,
-    caller(nowMs) {
-      if (!caller || nowMs - caller.since > callerKeyLifeMs)
-        caller = { key: importSigningKey(newSeed()), since: nowMs };
-      return caller.key;
-    },
-  };
+/** One more key of a use, written 0600 under its own name. */
+export async function addPrivateKey(dataDir: string, use: "root" | "command" | "token"): Promise<SigningKey> {
+  const seed = newSeed();
+  const key = importSigningKey(seed);
+  await writeFileAtomic(keyPath(dataDir, `${use}-${Buffer.from(key.keyId).toString("hex", 0, 8)}`), seed);
+  return key;
 }
 
-async function loadKey(path: string): Promise<SigningKey> {
+/** Every private key in keys/, by its id. */
+export async function privateKeys(dataDir: string): Promise<Map<string, SigningKey>> {
+  const folder = keysDir(dataDir);
+  const names = await readdir(folder).catch((cause: Error) => {
+    throw unreadable(folder, cause);
+  });
+  const found = new Map<string, SigningKey>();
+  for (const name of names.filter((one) => privateKeyName.test(one))) {
+    const key = await loadKey(join(folder, name));
+    found.set(key.kid, key);
+  }
+  return found;
+}
+
+export async function loadKey(path: string): Promise<SigningKey> {
   const seed = await readFile(path).catch((cause: Error) => {
-    throw new AegisError("config_invalid", `cannot read the controller key ${path}: ${cause.message}`, {
-      cause,
-      hint: "restore it from a backup; without it every host must enroll again",
-    });
+    throw unreadable(path, cause);
   });
   if (seed.length === 32) return importSigningKey(seed);
   throw new AegisError("config_invalid", `${path} is damaged: it has ${seed.length} bytes, a key has 32`, {
@@ -74,47 +89,57 @@ async function loadKey(path: string): Promise<SigningKey> {
   });
 }
 
-interface KeysetInput {
-  controllerId: string;
-  version: number;
-  root: SigningKey;
-  command: PublicKey;
-  token: PublicKey;
-  createdMs: number;
-}
-
-function signKeyset({ controllerId, version, root, command, token, createdMs }: KeysetInput): Uint8Array {
-  const id = uuidBytes(controllerId);
-  if (!id) throw new RangeError(`${controllerId} is not a UUID`);
-  const entry = (key: PublicKey, use: aegis.cluster.v1.KeyUse) => ({
-    keyId: key.keyId,
-    use,
-    alg: KeyAlg.KEY_ALG_ED25519,
-    public: key.raw,
-    state: KeyState.KEY_STATE_ACTIVE,
+const unreadable = (path: string, cause: Error): AegisError =>
+  new AegisError("config_invalid", `cannot read the controller key ${path}: ${cause.message}`, {
+    cause,
+    hint: "restore it from a backup; without it every host must enroll again",
   });
-  const keyset = ControllerKeySet.encode({
-    controllerId: id,
-    version: toLong(version),
-    rootKey: root.raw,
-    keys: [entry(command, KeyUse.KEY_USE_COMMAND), entry(token, KeyUse.KEY_USE_TOKEN)],
-    createdMs: toLong(createdMs),
-  }).finish();
-  return SignedKeySet.encode({
-    keyset,
-    signature: root.sign(statement("keyset", { controllerId, version, keyset })),
-  }).finish();
+
+/** The keys of `keyset`, from the files in keys/: a mixture of two controllers' files is refused. */
+export async function loadControllerKeys(dataDir: string, keyset: TrustedKeyset): Promise<ControllerKeyring> {
+  let current = await activeKeys(dataDir, keyset);
+  let caller: { key: SigningKey; since: number } | null = null;
+  return {
+    get keyset() {
+      return current.keyset;
+    },
+    get command() {
+      return current.command;
+    },
+    get token() {
+      return current.token;
+    },
+    caller(nowMs) {
+      if (!caller || nowMs - caller.since > callerKeyLifeMs)
+        caller = { key: importSigningKey(newSeed()), since: nowMs };
+      return caller.key;
+    },
+    async use(newer) {
+      current = await activeKeys(dataDir, newer);
+    },
+  };
 }
 
-/** The keyset this controller publishes, checked against its own keys: a mixture of two controllers' files is refused. */
-export function ownKeyset(signed: Uint8Array, rootKeyId: Uint8Array, keys: ControllerKeys): TrustedKeyset {
-  const outcome = trustFirst(rootKeyId, [signed]);
-  const fits =
-    outcome.kind === "trusted" &&
-    outcome.keyset.commandKey.kid === keys.command.kid &&
-    outcome.keyset.tokenKeys.has(keys.token.kid);
-  if (outcome.kind === "trusted" && fits) return outcome.keyset;
+async function activeKeys(dataDir: string, keyset: TrustedKeyset) {
+  const own = await privateKeys(dataDir);
+  const active = (use: "command" | "token") =>
+    own.get(keyset.keys.find((one) => one.use === use && one.state === "active")?.key.kid ?? "");
+  const [command, token] = [active("command"), active("token")];
+  if (command && token) return { keyset, command, token };
   throw new AegisError("config_invalid", "the keys in keys/ are not those of the keyset in the database", {
     hint: "restore keys/ and the database from the same backup",
   });
+}
+
+/** The newest keyset of the database, by its own root: the files beside it are compared with it. */
+export async function newestKeyset(queries: Queries): Promise<TrustedKeyset> {
+  const newest = await queries.newestKeyset();
+  const root = newest && importPublicKey(newest.rootKey);
+  const outcome = newest && root ? trustFirst(root.keyId, [newest.signed]) : null;
+  if (outcome?.kind === "trusted") return outcome.keyset;
+  throw new AegisError(
+    "config_invalid",
+    outcome ? `the newest keyset in the database does not verify: ${outcome.reason}` : "the database holds no keyset",
+    { hint: "restore keys/ and the database from the same backup" },
+  );
 }

@@ -10,6 +10,7 @@ import { aegis } from "../wire/gen/messages.js";
 import { toLong, whole } from "../wire/whole.ts";
 import { abortReason, type SessionCall, type SessionCallEvent } from "./bus.ts";
 import type { CallAbort, LiveNode } from "./dispatch-types.ts";
+import type { KeysetStep } from "./key-changes.ts";
 import { readCapabilities } from "./node-capabilities.ts";
 import type { ResultLedger } from "./result-ledger.ts";
 
@@ -42,6 +43,8 @@ export interface NodeSessionOptions {
   channel: ControllerChannel;
   stream: SessionStream;
   capabilities: Uint8Array;
+  /** What ACCEPT brought. */
+  keysetVersion: number;
   /** As CONFIRM brought it. */
   operatorChallenge: aegis.cluster.v1.OperatorChallenge.$Properties | null | undefined;
   ledger: ResultLedger;
@@ -52,6 +55,8 @@ export interface NodeSessionOptions {
   time: () => number;
   log: Log;
   onHeartbeat(): void;
+  /** The host trusts this version now. */
+  onKeyset(version: number): void;
   onCapabilities(capabilities: Uint8Array): void;
 }
 
@@ -69,6 +74,8 @@ export interface LiveSession {
   call(call: SessionCall, signal: AbortSignal): AsyncIterable<SessionCallEvent>;
   /** Sends a command that has no answer; false when the stream is gone. */
   tell(command: aegis.cluster.v1.EdgeCommand.$Properties): boolean;
+  /** The controller's keys are these from now on; nothing to a peer that knows none. */
+  bring(step: KeysetStep): void;
   /** Tells the daemon why, then ends the stream. */
   goodbye(reason: aegis.cluster.v1.GoodbyeReason, detail: string, retryAfterMs?: number): void;
   /** The stream is gone: every call it carried ends at once. */
@@ -76,6 +83,8 @@ export interface LiveSession {
 }
 
 export interface NodeSession extends LiveSession {
+  /** What CONFIRM says of the host's keyset. */
+  confirmed(version: number | null): void;
   /** One frame after CONFIRM. False: it does not verify, and the stream must end. */
   receive(frame: Frame): boolean;
 }
@@ -85,9 +94,11 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
   const pending = new Map<string, Pending>();
   let lateResults = 0;
   let open = true;
+  let told = options.keysetVersion;
   const live: LiveNode = {
     nodeId,
     tenantId,
+    keysetVersion: 0,
     connectedSince: time(),
     lastHeartbeatAt: time(),
     activeCalls: 0,
@@ -102,6 +113,13 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
     if (bytes && bytes.length <= maxChallengeBytes) live.operatorChallenge = bytes;
   }
   learn(options.operatorChallenge);
+
+  /** A host may be behind what it was told, but not ahead of it. */
+  function confirmed(version: number | null): void {
+    if (version === null || version > told || version <= (live.keysetVersion ?? 0)) return;
+    live.keysetVersion = version;
+    options.onKeyset(version);
+  }
 
   function send(kind: CommandFrameKind, body: Uint8Array): void {
     if (open) stream.write(channel.seal(kind, body, time()));
@@ -186,6 +204,7 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
         live.activeCalls = beat.activeInvocations;
         live.queuedCalls = beat.queued;
         learn(beat.challenge);
+        confirmed(whole(beat.keysetVersion));
         options.onHeartbeat();
         return true;
       }
@@ -209,6 +228,13 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
 
   return {
     live,
+    confirmed,
+    bring({ keyset, commandKey }) {
+      if (keyset.version <= told) return;
+      told = keyset.version;
+      send("keysetFrame", keyset.signed);
+      channel.signWith(commandKey);
+    },
     receive(frame) {
       if (!open) return false;
       const opened = channel.open(frame);

@@ -31,9 +31,9 @@ beforeEach(async () => {
   await controller.enroll(host);
   live = undefined;
   ended = [];
-  const { keys, keyset } = controller.strict;
+  const { keys } = controller.strict;
   rotations = createRotations({
-    ...{ store: controller.store, keys, keyset, clock, time: controller.time, log: controller.log },
+    ...{ store: controller.store, keys, clock, time: controller.time, log: controller.log },
     publicEndpoint: "controller.example:50056",
     sessions: {
       get: () => live,

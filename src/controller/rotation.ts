@@ -1,6 +1,5 @@
 /** New keys and new tokens for known hosts: asked for with the key they have, granted once, and with both keys good for a while. */
 import type { Claims } from "../envelope/jwt.ts";
-import type { TrustedKeyset } from "../envelope/keyset.ts";
 import { readOperatorChallenge } from "../envelope/operator.ts";
 import { importPublicKey, importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
 import {
@@ -39,7 +38,6 @@ export const overlapMs = 10 * 60 * 1000;
 export interface RotationOptions {
   store: Store;
   keys: ControllerKeys;
-  keyset: TrustedKeyset;
   sessions: Pick<Sessions, "get" | "end">;
   /** HOST:PORT that hosts dial. */
   publicEndpoint: string;
@@ -76,7 +74,7 @@ export interface Rotations {
 }
 
 export function createRotations(options: RotationOptions): Rotations {
-  const { store, keys, keyset, sessions, clock, time, log } = options;
+  const { store, keys, sessions, clock, time, log } = options;
   const closing = new AbortController();
   // Verified instead of a host's key when there is no such host, so that an answer takes as long either way.
   const nobody: PublicKey = importSigningKey(newSeed());
@@ -102,7 +100,7 @@ export function createRotations(options: RotationOptions): Rotations {
         ...{ nodeId, rotation: bytes, nodeToken: Buffer.from(token), overlapUntilMs: overlapUntilMs ?? 0 },
       });
       const version = whole(request.keysetVersion) ?? 0;
-      const keysetChain = version > 0 ? await keysetsSince(store, version, keyset) : [];
+      const keysetChain = version > 0 ? await keysetsSince(store, version, keys.keyset) : [];
       return { nodeSecurityToken: token, expiresAtMs, overlapUntilMs, rotateGrant, keysetChain };
     },
     close: () => closing.abort(),
@@ -128,7 +126,7 @@ export function createRotations(options: RotationOptions): Rotations {
       throw new AegisError("conflict", "this key belongs, or belonged, to a host; make a new one");
     const minted = mintNodeToken({
       ...{ nodeId, tenantId: row.tenantId, nodeKey: newKey, endpoint: `https://${options.publicEndpoint}` },
-      ...{ controllerId: keyset.controllerId, tokenKey: keys.token, nowMs: now },
+      ...{ controllerId: keys.keyset.controllerId, tokenKey: keys.token, nowMs: now },
     });
     const repeated = before && signer.kid === before.key.kid ? before.untilMs : null;
     const overlapUntilMs = changed ? now + overlapMs : repeated;

@@ -2,7 +2,6 @@
 import { X509Certificate } from "node:crypto";
 import { networkInterfaces } from "node:os";
 import { loadControllerConfig } from "../config/controller.ts";
-import { importPublicKey } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
@@ -24,7 +23,8 @@ import { createApp } from "./http/app.ts";
 import { createMcpHub } from "./http/mcp.ts";
 import { serveHttp } from "./http/serve.ts";
 import { createInventory } from "./inventory.ts";
-import { loadControllerKeys, ownKeyset } from "./keys.ts";
+import { createKeyChanges } from "./key-changes.ts";
+import { loadControllerKeys, newestKeyset } from "./keys.ts";
 import { createMetrics } from "./metrics.ts";
 import { databasePath } from "./operator-tokens.ts";
 import { resultLedger } from "./result-ledger.ts";
@@ -81,7 +81,6 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const { limits: most } = config;
   const endpoint = readEndpoint(config.publicEndpoint);
   const tls = await loadTls(dataDir, ownCertificate(options));
-  const keys = await loadControllerKeys(dataDir);
   const store = await openStore(databasePath(dataDir));
   /** What was opened, to be closed the other way round. */
   const opened: Array<() => Promise<void> | void> = [() => store.close()];
@@ -89,7 +88,8 @@ export async function startController(options: ControllerOptions): Promise<Runni
     for (const close of opened.splice(0).reverse()) await close();
   };
   try {
-    const keyset = await storedKeyset(store, keys);
+    const keyset = await newestKeyset(store);
+    const keys = await loadControllerKeys(dataDir, keyset);
     if (keyset.controllerId !== config.controllerId)
       throw new AegisError("config_invalid", "controller.yaml and the database are of different controllers", {
         hint: "restore the data directory from one backup",
@@ -118,19 +118,21 @@ export async function startController(options: ControllerOptions): Promise<Runni
     const certificateExpiresAt = Date.parse(new X509Certificate(tls.certPem).validTo);
     metrics.attach({ store, sessions, certificateExpiresAt, time });
     const ledger = resultLedger({ store, time, log });
+    const keyChanges = createKeyChanges({ store, keys, sessions, clock, time, log });
     const doorman = createDoorman({
-      ...{ store, keys, keyset, sessions, ledger, clock, time, log, requireStrict },
+      ...{ store, keys, sessions, ledger, clock, time, log, requireStrict },
+      keysetsSince: (version) => keyChanges.since(version),
       onHeartbeat: (tenantId) => metrics.heartbeat(tenantId),
     });
     const enrollment = createEnrollment({
-      ...{ store, keys, keyset, pins: tls.pins, publicEndpoint: endpoint.text },
+      ...{ store, keys, pins: tls.pins, publicEndpoint: endpoint.text },
       ...{ challenges: createChallenges(clock, most.enrollmentAttemptsPerMinute), clock, time, log, requireStrict },
       maxHosts: most.hosts,
       onAdmitted: (nodeId) =>
         sessions.end(nodeId, GoodbyeReason.GOODBYE_REASON_REPLACED, "this host was enrolled again"),
     });
     const rotations = createRotations({
-      ...{ store, keys, keyset, sessions, publicEndpoint: endpoint.text, clock, time, log },
+      ...{ store, keys, sessions, publicEndpoint: endpoint.text, clock, time, log },
     });
     opened.push(() => rotations.close());
     const targets = createTargets({ store, nodes: sessions });
@@ -171,6 +173,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     void mcp.watch(housekeeping.signal);
     void audit.keepSealed(housekeeping.signal);
     void revocations.watch(housekeeping.signal);
+    void keyChanges.watch(housekeeping.signal);
     void keepHouse(store, time, clock, log, housekeeping.signal);
 
     let closed: Promise<void> | null = null;
@@ -221,15 +224,6 @@ function ownCertificate({ tlsCert, tlsKey }: ControllerOptions): { certPath: str
   if (tlsCert && tlsKey) return { certPath: tlsCert, keyPath: tlsKey };
   if (!tlsCert && !tlsKey) return undefined;
   throw new AegisError("usage", "--tls-cert and --tls-key belong together: one of them is missing");
-}
-
-async function storedKeyset(store: Store, keys: Awaited<ReturnType<typeof loadControllerKeys>>) {
-  const newest = await store.newestKeyset();
-  const root = newest && importPublicKey(newest.rootKey);
-  if (newest && root) return ownKeyset(newest.signed, root.keyId, keys);
-  throw new AegisError("config_invalid", "the database holds no keyset", {
-    hint: "restore keys/ and the database from the same backup",
-  });
 }
 
 /** Only this machine for a loopback endpoint; else every address there is. */

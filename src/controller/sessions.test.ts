@@ -35,6 +35,7 @@ function live(nodeId: string, at = 1_000_000) {
       told.push(command);
       return true;
     },
+    bring() {},
     goodbye: (reason, detail) => void said.push({ reason, detail }),
     closed() {},
   };

@@ -4,6 +4,7 @@ import type { Log } from "../platform/log.ts";
 import { aegis } from "../wire/gen/messages.js";
 import type { Bus } from "./bus.ts";
 import type { LiveNodes } from "./dispatch-types.ts";
+import type { KeysetStep } from "./key-changes.ts";
 import type { LiveSession } from "./node-session.ts";
 
 const { GoodbyeReason } = aegis.cluster.v1;
@@ -15,6 +16,10 @@ export interface Sessions extends LiveNodes {
   end(nodeId: string, reason: aegis.cluster.v1.GoodbyeReason, detail: string): void;
   /** Sends the node a command that has no answer; false when it has no stream. A new heartbeat interval is remembered. */
   tell(nodeId: string, command: aegis.cluster.v1.EdgeCommand.$Properties, heartbeatIntervalMs?: number): boolean;
+  /** The controller's keys are these from now on: every session is told. */
+  bring(step: KeysetStep): void;
+  /** Nodes whose session has not confirmed this keyset. */
+  behind(keysetVersion: number): string[];
   /** Every node that has a session. */
   nodeIds(): string[];
   /** Ends every session with a word why. */
@@ -87,6 +92,13 @@ export function createSessions(bus: Bus, time: () => number, { onStream, log }: 
       entry.heartbeatIntervalMs = heartbeatIntervalMs ?? entry.heartbeatIntervalMs;
       return true;
     },
+    bring(step) {
+      for (const { session } of sessions.values()) session.bring(step);
+    },
+    behind: (version) =>
+      [...sessions]
+        .filter(([, { session }]) => (session.live.keysetVersion ?? version) < version)
+        .map(([nodeId]) => nodeId),
     nodeIds: () => [...sessions.keys()],
     closeAll(reason, detail) {
       for (const { session } of [...sessions.values()]) session.goodbye(reason, detail);

@@ -77,7 +77,7 @@ export async function rotatingHost(options: { tokenLifeMs?: number } = {}): Prom
   writeFileSync(keyPath, seed, { mode: 0o600 });
   writeFileSync(tokenPath, `${identity.nodeToken}\n`, { mode: 0o600 });
   const real = createRotations({
-    ...{ store, keys: strict.keys, keyset: strict.keyset, sessions, clock: controllerSide, time, log },
+    ...{ store, keys: strict.keys, sessions, clock: controllerSide, time, log },
     publicEndpoint: "controller.example:50056",
   });
   const answer: RotatingHost["answer"] = { alter: (given) => given };

@@ -62,7 +62,8 @@ export function strictKeys({ command = newKey() }: { command?: SigningKey } = {}
   const [root, token, callerKey] = [newKey(), newKey(), newKey()] as const;
   const outcome = trustFirst(root.keyId, [signedKeyset({ controllerId, version: 1, root, command, token })]);
   if (outcome.kind === "refused") throw new Error(outcome.reason);
-  return { controllerId, root, keyset: outcome.keyset, keys: { command, token, caller: () => callerKey, callerKey } };
+  const { keyset } = outcome;
+  return { controllerId, root, keyset, keys: { keyset, command, token, caller: () => callerKey, callerKey } };
 }
 
 /** A host as enrollment left it. */

@@ -67,8 +67,8 @@ export async function strictController({ clock, wrapStore }: StrictControllerOpt
   const bus = inProcessBus();
   const sessions = createSessions(bus, time);
   const ledger = resultLedger({ store, time, log });
-  const { keys, keyset, controllerId } = strict;
-  const doorman = createDoorman({ store, keys, keyset, sessions, ledger, clock, time, log });
+  const { keys, controllerId } = strict;
+  const doorman = createDoorman({ store, keys, sessions, ledger, clock, time, log });
   const dispatcher = createDispatcher({ bus, store, keys, controllerId, clock, time });
   return {
     strict,
