@@ -52,7 +52,8 @@ beforeEach(async () => {
   if (trusted.kind === "refused") throw new Error(trusted.reason);
   const callerKey = importSigningKey(newSeed());
   const { controllerId } = controller;
-  loot = { controllerId, root, keyset: trusted.keyset, keys: { command, token, caller: () => callerKey, callerKey } };
+  const { keyset } = trusted;
+  loot = { controllerId, root, keyset, keys: { keyset, command, token, caller: () => callerKey, callerKey } };
 });
 afterEach(() => host.remove());
 
@@ -75,7 +76,8 @@ function changedKeys(version: number): { keys: StrictKeys; signed: Uint8Array } 
   const signed = signedKeyset({ ...loot, version, command, token });
   const moved = trustFirst(loot.root.keyId, [signed]);
   if (moved.kind === "refused") throw new Error(moved.reason);
-  return { signed, keys: { ...loot, keyset: moved.keyset, keys: { ...loot.keys, command, token } } };
+  const { keyset } = moved;
+  return { signed, keys: { ...loot, keyset, keys: { ...loot.keys, keyset, command, token } } };
 }
 
 type Answer = ReturnType<typeof wire.CommandResultEvent.decode>;
