@@ -37,6 +37,7 @@ import { performed, untilUntouched } from "./owner-request.ts";
 import { isPaused } from "./pause.ts";
 import { protectedPaths } from "./protected.ts";
 import type { PushedSettings, StreamSettings } from "./push-config.ts";
+import { renewed } from "./reload.ts";
 import { replayGuard } from "./replay.ts";
 import { type OwnerRequest, serveRequests } from "./requests.ts";
 import { hostTools } from "./run-tools.ts";
@@ -68,6 +69,8 @@ export interface DaemonOptions {
   /** Settings, keys and policy are valid, and the first dial has begun. */
   onReady?: () => void;
   onState?: (state: StatusReport["state"]) => void;
+  /** Is given what reads the settings again, to call whenever that is wanted; answers how to end that. */
+  onReload?: (reload: () => Promise<void>) => () => void;
   /** Instead of gRPC. */
   link?: ControllerLink;
 }
@@ -88,7 +91,8 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
 
 async function serve(options: DaemonOptions, openings: readonly string[]): Promise<void> {
   const { stateDir, clock, env } = options;
-  const { config, warnings } = await loadEdgeConfig(options);
+  const loaded = await loadEdgeConfig(options);
+  let { config } = loaded;
   const { nodeId, tenantId, seal } = config;
   /** What the controller has set for as long as its stream lasts. */
   let pushed: PushedSettings = {};
@@ -98,7 +102,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const asked = new AbortController();
   const signal = AbortSignal.any([options.signal, asked.signal]);
   const identity = await loadIdentity(config);
-  for (const message of [...openings, ...warnings, ...identity.warnings]) log.warn("settings", { message });
+  for (const message of [...openings, ...loaded.warnings, ...identity.warnings]) log.warn("settings", { message });
   let { keyset } = identity;
   const link = options.link ?? dialler(config, env);
   const saveKeyset = async (newer: TrustedKeyset) => {
@@ -155,7 +159,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const { maxConcurrent } = config;
   const ownerLog = openOwnerLog(stateDir, { clock, log, version });
   const invocations = createInvocations({ host: () => host, outbox, clock, log, ownerLog, maxConcurrent });
-  const detected = await detect(env.PATH ?? "");
+  let detected = await detect(env.PATH ?? "");
   const capabilities = () =>
     encodeCapabilities({
       ...detected,
@@ -206,6 +210,24 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
     status.update({ state: next, connectedSince: null, retryAt: null, ...calls(), ...change });
     options.onState?.(next);
   };
+
+  /** Calls that run go on under the policy they began with. Settings that are no good change nothing. */
+  async function reload(): Promise<void> {
+    try {
+      const { config: fresh, warnings } = await loadEdgeConfig(options);
+      const { config: next, afterRestart } = renewed(config, fresh);
+      detected = await detect(env.PATH ?? "");
+      config = next;
+      const { contexts, requireOperatorSignature } = config;
+      host = { ...host, contexts, requireOperatorSignature };
+      status.update({ operatorOnly: operatorOnly(config, tools.registry.list()) });
+      tell("capabilities");
+      for (const message of warnings) log.warn("settings", { message });
+      log.info("settings_reloaded", afterRestart.length > 0 ? { after_restart: afterRestart } : {});
+    } catch (thrown) {
+      log.error("settings_not_reloaded", { error: AegisError.from(thrown) });
+    }
+  }
 
   const stopSessions = new AbortController();
   let begun = false;
@@ -258,6 +280,11 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
     stopSessions.abort();
   });
   void credentials.keepArchive(stopSessions.signal);
+  let lastReload: Promise<void> = Promise.resolve();
+  const forgetReloads = options.onReload?.(() => {
+    lastReload = lastReload.then(reload);
+    return lastReload;
+  });
   const handle = (request: OwnerRequest) => performed(credentials, request);
   const requests = serveRequests({ stateDir, handle, clock, log, signal: stopSessions.signal });
   try {
@@ -277,6 +304,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
     if (signal.aborted) await drained.done;
     else await tools.close();
   } finally {
+    forgetReloads?.();
     drained.forget();
     stopSessions.abort();
     await requests;

@@ -12,6 +12,9 @@ import type { StatusReport } from "./status.ts";
 export interface ServiceNotifications {
   ready(): void;
   state(state: StatusReport["state"]): void;
+  /** The settings are being read again, until `reloaded`. */
+  reloading(): void;
+  reloaded(): void;
   stopping(): void;
 }
 
@@ -77,6 +80,8 @@ export async function serviceNotifications(options: ServiceNotifyOptions): Promi
       say(`STATUS=${words[state]}`);
       if (state === "connected" && !trimmed) void trimSoon();
     },
+    reloading: () => say("RELOADING=1"),
+    reloaded: () => say("READY=1"),
     stopping: () => say("STOPPING=1\nSTATUS=finishing the calls that run"),
   };
 }

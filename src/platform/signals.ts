@@ -1,4 +1,4 @@
-/** Turns the signals that ask a process to end into an AbortSignal: the first asks, the second insists. */
+/** Signals as the rest of the program sees them: those that ask to end as an AbortSignal, the one that asks to read again. */
 import { constants } from "node:os";
 
 /** The value of `signal.reason`; SIGPIPE stands for a reader of stdout that is gone. */
@@ -19,4 +19,11 @@ export function stopOnSignals(stop: AbortController, insisted: (status: number) 
       else stop.abort({ signal: name } satisfies StoppedBySignal);
     });
   }
+}
+
+/** Calls `again` at each SIGHUP, which then ends nothing. Answers how to end that. Windows has no such wish. */
+export function onHangup(again: () => void): () => void {
+  if (process.platform === "win32") return () => {};
+  process.on("SIGHUP", again);
+  return () => process.off("SIGHUP", again);
 }

@@ -2,6 +2,7 @@
 import { runDaemon } from "../../daemon/run.ts";
 import { serviceNotifications } from "../../daemon/service-notify.ts";
 import { systemClock } from "../../platform/clock.ts";
+import { onHangup } from "../../platform/signals.ts";
 import { systemProgram } from "../../platform/system-program.ts";
 import { command } from "../command.ts";
 import { jsonLog } from "../json-log.ts";
@@ -10,7 +11,7 @@ import { configFile, configFlag, edgeDir, stateDirFlag } from "../options.ts";
 export default command({
   example: "aegis edge run",
   details:
-    "Ctrl-C or SIGTERM stops it: calls that run get 20 s to finish, then everything they started is ended. Logs JSON lines to stderr.",
+    "Ctrl-C or SIGTERM stops it: calls that run get 20 s to finish, then everything they started is ended. SIGHUP reads the settings again. Logs JSON lines to stderr.",
   args: {
     config: configFlag,
     "state-dir": stateDirFlag,
@@ -25,8 +26,18 @@ export default command({
       run: systemProgram(systemClock),
     });
     if (service) stop.addEventListener("abort", service.stopping, { once: true });
+    // From the start: a SIGHUP that comes before there is anything to read again must not end the daemon.
+    let reload = async () => {};
+    const forgetHangups = onHangup(() => {
+      service?.reloading();
+      void reload().then(() => service?.reloaded());
+    });
     await runDaemon({
       ...(service ? { onReady: service.ready, onState: service.state } : {}),
+      onReload(act) {
+        reload = act;
+        return forgetHangups;
+      },
       stateDir,
       ...configFile(args.config, given),
       once: args.once,
