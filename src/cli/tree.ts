@@ -21,6 +21,11 @@ export const tree = group("aegis runs commands on machines you own, under a poli
       ls: leaf("list tokens", () => import("./controller/token-ls.ts")),
       revoke: leaf("end a token", () => import("./controller/token-revoke.ts")),
     }),
+    keys: group("The keys by which hosts know this controller.", {
+      ls: leaf("list keys, and the hosts that do not know them yet", () => import("./controller/keys-ls.ts")),
+      rotate: leaf("make a new key and let hosts follow", () => import("./controller/keys-rotate.ts")),
+      revoke: leaf("deny a key at once", () => import("./controller/keys-revoke.ts")),
+    }),
     ca: leaf("print the certificate that clients must trust", () => import("./controller/ca.ts")),
   }),
   edge: group("The host side, and what operators do with hosts.", {

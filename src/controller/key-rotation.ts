@@ -11,7 +11,7 @@ import type { Clock } from "../platform/clock.ts";
 import { writeFileAtomic } from "../platform/private-file.ts";
 import type { KeysetRow, Queries, Store } from "../store/store.ts";
 import { recordAudit } from "./audit.ts";
-import { addPrivateKey, loadKey, newestKeyset, privateKeys } from "./keys.ts";
+import { addPrivateKey, loadKey, newestKeyset, privateKeys, removePrivateKey } from "./keys.ts";
 import {
   activated,
   announced,
@@ -106,6 +106,8 @@ export async function rotateRoot(options: KeyChangeOptions): Promise<KeyChange> 
   await store.transaction((tx) =>
     publish(tx, keyset, rowOf(content, key, root), `the root key is ${fingerprint(key)}`, now),
   );
+  // It signs nothing any more, and whoever finds it could lead astray a host that has not followed yet.
+  if (offlineRoot === undefined) await removePrivateKey(dataDir, root);
   return { version: content.version, plannedVersion: null, key, former: root, rootPath: path };
 }
 

@@ -1,8 +1,8 @@
 /** The controller's own keys: command and token on disk, the callers' key in memory, and the keyset that publishes them. */
-import { readdir, readFile } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type TrustedKeyset, trustFirst } from "../envelope/keyset.ts";
-import { importPublicKey, importSigningKey, newSeed, type SigningKey } from "../envelope/public-key.ts";
+import { importPublicKey, importSigningKey, newSeed, type PublicKey, type SigningKey } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
 import { makeDirectory, writeFileAtomic } from "../platform/private-file.ts";
 import type { Queries } from "../store/store.ts";
@@ -77,6 +77,13 @@ export async function privateKeys(dataDir: string): Promise<Map<string, SigningK
     found.set(key.kid, key);
   }
   return found;
+}
+
+/** Its file goes, if there is one. */
+export async function removePrivateKey(dataDir: string, { kid }: PublicKey): Promise<void> {
+  const folder = keysDir(dataDir);
+  for (const name of (await readdir(folder)).filter((one) => privateKeyName.test(one)))
+    if ((await loadKey(join(folder, name))).kid === kid) await rm(join(folder, name));
 }
 
 export async function loadKey(path: string): Promise<SigningKey> {

@@ -1,0 +1,31 @@
+/** `controller keys revoke`: nothing that a key signs counts any more. */
+import { revokeKey } from "../../controller/key-rotation.ts";
+import { command } from "../command.ts";
+import { controllerDir, dataDirFlag, outputFlag } from "../options.ts";
+import { withStore } from "./beside.ts";
+import { keyChangeOptions, offlineRootFlag, tellChange } from "./keys-flags.ts";
+
+export default command({
+  example: "aegis controller keys revoke command",
+  details: `At once, on every host that is connected; the others learn of it with their next Hello. When the key is the one that signs
+now, another takes its place in the same step. Hosts whose token a revoked key signed get a new one by their own key.`,
+  args: {
+    key: {
+      type: "positional",
+      valueHint: "KEY",
+      description: "command or token for the one in use, or the beginning of a fingerprint as keys ls shows it",
+    },
+    "data-dir": dataDirFlag,
+    "offline-root": offlineRootFlag,
+    output: outputFlag,
+  },
+  async run(given) {
+    const { args } = given;
+    const dataDir = controllerDir(args["data-dir"], given);
+    await withStore(dataDir, async (store) => {
+      const options = keyChangeOptions(store, dataDir, args["offline-root"], given);
+      await tellChange(given, args.output, store, await revokeKey(args.key, options));
+    });
+    return undefined;
+  },
+});
