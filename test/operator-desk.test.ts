@@ -664,6 +664,9 @@ describe("a locked key", () => {
       writeFileSync(operatorKeyPath(place()), flipped(at));
       expect(await (await readOperatorKey(place()))?.open(passphrase)).toBeNull();
     }
+    // Another's public half would have its owner show hosts a key that is not the one that signs.
+    writeFileSync(operatorKeyPath(place()), Buffer.concat([whole.subarray(0, 21), newKey().raw, whole.subarray(53)]));
+    expect(await (await readOperatorKey(place()))?.open(passphrase)).toBeNull();
     for (const damaged of [whole.subarray(1), Buffer.concat([whole, Buffer.from("x")]), flipped(3)]) {
       writeFileSync(operatorKeyPath(place()), damaged);
       expect(await failure(readOperatorKey(place()))).toMatchObject({ code: "config_invalid" });

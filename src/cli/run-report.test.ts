@@ -186,6 +186,24 @@ test("the sum names what happened and leaves out what did not", () => {
   expect(summaryWords({ ...noSummary, err: 1, skipped: 2 })).toBe("0 ok, 1 failed, 2 skipped");
 });
 
+test("the exit status is 6 when what is told of a host is doubted, or when a host failed that the sum does not count", () => {
+  const report: RunReport = {
+    ...{
+      runId: "r",
+      outcome: "complete",
+      summary: { ...noSummary, ok: 1 },
+      names: new Map(),
+      skipped: [],
+      refusal: null,
+    },
+    ...{ results: new Map(), doubts: new Map() },
+  };
+  expect(exitOf(report)).toBe(0);
+  expect(exitOf({ ...report, doubts: new Map([["n", "its receipt is another's"]]) })).toBe(6);
+  const failed = { ok: false, outcome: "not_started" } as CommandResult;
+  expect(exitOf({ ...report, results: new Map([["n", failed]]) })).toBe(6);
+});
+
 test("lines: output by host, failures and the sum apart from it", async () => {
   const { terminal, out, err } = screen();
   const events = [
