@@ -186,3 +186,30 @@ describe("root", () => {
     expect(gone.said).toContain("removed /etc/systemd/system/aegis-edge.service");
   });
 });
+
+describe("another place than the usual", () => {
+  onSystemd(
+    "AEGIS_HOME holds for the service too, and a place that the service cannot know is refused first",
+    async () => {
+      const token = await bench.token("elsewhere");
+      const enroll = `aegis edge enroll ${token} --non-interactive`;
+      const refused = await bench.user(`${enroll} --state-dir ~/other; ls -A ~/other`);
+      expect(refused.said).toContain("error: a service has its state and its settings in the usual place");
+      expect(refused.said).toContain("ls: cannot access");
+      const enrolled = await bench.user(`AEGIS_HOME=~/elsewhere ${enroll}`);
+      expect(enrolled.said).toContain("it is connected");
+      const restarted = await bench.user(
+        `systemctl --user restart aegis-edge; ${untilConnected(10)}; ls ~/.aegis/edge/node.key; AEGIS_HOME=~/elsewhere aegis edge status; AEGIS_HOME=~/elsewhere aegis edge logout --service --purge`,
+      );
+      expect(restarted.said).toContain("state            connected");
+      expect(restarted.said).toContain("removed");
+    },
+  );
+
+  onSystemd("a service of the whole system is not started from a home that it cannot see", async () => {
+    const refused = await bench.root(
+      "cp /usr/local/bin/aegis /root/aegis && /root/aegis edge service install --system --print; rm /root/aegis",
+    );
+    expect(refused.said).toContain("cannot be started from /root/aegis\nhint: install -m 755 /root/aegis");
+  });
+});

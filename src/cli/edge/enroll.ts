@@ -66,14 +66,18 @@ already and which folders tools may see; elsewhere, and with --non-interactive, 
     const { args, every, env, home, terminal, stop } = given;
     if (args.force && args["keep-existing"])
       throw new AegisError("usage", "--force and --keep-existing are opposites: give one of them");
-    const system =
-      args.service && args["state-dir"] === undefined && process.getuid?.() === 0 && process.platform === "linux";
+    const place = configFile(args.config, given);
+    if (args.service && (args["state-dir"] !== undefined || place.configPath !== undefined))
+      throw new AegisError("usage", "a service has its state and its settings in the usual place", {
+        hint: "add --no-service and keep aegis edge run going yourself, or set AEGIS_HOME instead of --state-dir and --config",
+      });
+    const system = args.service && process.getuid?.() === 0 && process.platform === "linux";
     const asks = terminal.interactive && !args["non-interactive"];
     const token = await readToken("TOKEN", args.token, args["token-file"], given);
     const input: EnrollInput = {
       token: token.reveal(),
       stateDir: system ? serviceStateDir(true, given) : edgeDir(args["state-dir"], given),
-      ...configFile(args.config, given),
+      ...place,
       ...(args.name === undefined ? {} : { name: args.name }),
       hostname: hostname(),
       labels: pairs("--label", every("label")),

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { readStatus } from "../../daemon/status.ts";
 import { AegisError } from "../../errors.ts";
 import { systemClock } from "../../platform/clock.ts";
-import { edgeFileNames, resolveFrom } from "../../platform/paths.ts";
+import { aegisHome, edgeFileNames, resolveFrom } from "../../platform/paths.ts";
 import { readProxy } from "../../platform/proxy-env.ts";
 import { systemProgram } from "../../platform/system-program.ts";
 import { serviceManager } from "../../service/detect.ts";
@@ -58,14 +58,18 @@ export async function serviceSpec(
     ...["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "AEGIS_BASE_URL"],
   ].flatMap((name) => (env[name] ? [[name, env[name]] as const] : []));
   if (args.proxy !== undefined) readProxy(args.proxy, "--proxy");
+  const executable = await stableExecutable();
+  if (system) refuseHidden(executable);
   return {
-    executable: await stableExecutable(),
+    executable,
     configPath: join(stateDir, edgeFileNames.config),
     stateDir,
     home: system ? systemHome : home,
     runAs: system ? systemUser : null,
     env: {
       ...(env.PATH ? { PATH: env.PATH } : {}),
+      // Else the daemon would look for its state where this command does not.
+      ...(system || !env.AEGIS_HOME ? {} : { AEGIS_HOME: aegisHome(env, home) }),
       ...Object.fromEntries(proxies),
       ...(args.proxy === undefined ? {} : { HTTPS_PROXY: args.proxy }),
     },
@@ -75,6 +79,14 @@ export async function serviceSpec(
     allowUnsandboxed: args["allow-unsandboxed"],
     notify: await notifyAccess(),
   };
+}
+
+/** The system's service sees no home directories, so an executable in one could not be started. */
+function refuseHidden(executable: string): void {
+  if (!/^\/(?:home|root|run\/user)\//.test(executable)) return;
+  throw new AegisError("unprocessable", `a service of the whole system cannot be started from ${executable}`, {
+    hint: `install -m 755 ${executable} /usr/local/bin/aegis, and go on with that one`,
+  });
 }
 
 /** A symbolic link on PATH that leads here stays what it is over updates, as Homebrew's does. */
