@@ -9,16 +9,17 @@ interface LockEntry {
   license?: string;
   dev?: boolean;
   optional?: boolean;
+  integrity?: string;
 }
 
 /** What goes into the executable: not what only builds it, and not `bun`, whose runtime is described by itself. */
-function shipped(): { name: string; folder: string; entry: LockEntry }[] {
+function shipped(): { name: string; path: string; folder: string; entry: LockEntry }[] {
   const lock = JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8")) as {
     packages: Record<string, LockEntry>;
   };
   return Object.entries(lock.packages)
     .filter(([path, entry]) => path !== "" && !entry.dev && !entry.optional && path !== "node_modules/bun")
-    .map(([path, entry]) => ({ name: path.replace(/^.*node_modules\//, ""), folder: join(root, path), entry }))
+    .map(([path, entry]) => ({ name: path.replace(/^.*node_modules\//, ""), path, folder: join(root, path), entry }))
     .sort((left, right) => (left.name < right.name ? -1 : 1));
 }
 
@@ -30,15 +31,10 @@ interface Component {
   [more: string]: unknown;
 }
 
-/** npm's own bill of the lockfile without its time and number, and the runtime that npm does not see. */
+/** The libraries as the lockfile has them, and the runtime that no lockfile sees. */
 export function bill(version: string): string {
-  const npm = ["npm", "sbom", "--sbom-format=cyclonedx", "--omit=dev", "--omit=optional", "--package-lock-only"];
-  const run = Bun.spawnSync(npm, { cwd: root, stdout: "pipe", stderr: "pipe" });
-  if (run.exitCode !== 0) throw new Error(`npm sbom failed: ${run.stderr}`);
-  const found = JSON.parse(run.stdout.toString()) as { components: Component[] } & Record<string, unknown>;
   const bun = (JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { dependencies: { bun: string } })
     .dependencies.bun;
-  const libraries = found.components.filter(({ name }) => name !== "bun" && !name.startsWith("@oven/"));
   const runtime = (name: string, licence: string, purl: string): Component => ({
     "bom-ref": `${name}@${bun}`,
     type: "framework",
@@ -48,26 +44,42 @@ export function bill(version: string): string {
     purl,
     licenses: [{ license: { id: licence } }],
   });
+  const libraries = shipped().map(
+    ({ name, path, entry }): Component => ({
+      "bom-ref": path,
+      type: "library",
+      name,
+      version: entry.version ?? "",
+      scope: "required",
+      purl: `pkg:npm/${name.replace("@", "%40")}@${entry.version}`,
+      licenses: [{ expression: entry.license ?? "NOASSERTION" }],
+      hashes: [
+        {
+          alg: "SHA-512",
+          content: Buffer.from((entry.integrity ?? "").replace("sha512-", ""), "base64").toString("hex"),
+        },
+      ],
+    }),
+  );
+  const application = {
+    type: "application",
+    name: "aegis",
+    version,
+    "bom-ref": `aegis@${version}`,
+    licenses: [{ license: { id: "Apache-2.0" } }],
+  };
   const document = {
     bomFormat: "CycloneDX",
     specVersion: "1.5",
     version: 1,
-    metadata: {
-      component: {
-        type: "application",
-        name: "aegis",
-        version,
-        "bom-ref": `aegis@${version}`,
-        licenses: [{ license: { id: "Apache-2.0" } }],
-      },
-    },
+    metadata: { component: application },
     components: [
       runtime("bun", "MIT", `pkg:npm/bun@${bun}`),
       {
         ...runtime("JavaScriptCore", "LGPL-2.1-only", `pkg:generic/javascriptcore@${bun}`),
         description: `as linked into Bun ${bun}`,
       },
-      ...libraries.map((component) => ({ ...component, externalReferences: undefined })),
+      ...libraries,
     ],
   };
   return `${JSON.stringify(document, null, 2)}\n`;

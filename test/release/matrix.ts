@@ -258,8 +258,9 @@ describe("windows-x64 under wine", () => {
       expect((await service("restart"))?.said).toBe("restarted and connected\n");
       expect(events("stopped")).toBeGreaterThan(0); // it was asked to stop, and did
       const connections = events("connected");
-      await windows.run(["taskkill", "/f", "/im", "aegis.exe"]);
-      for (let waited = 0; waited < 200 && events("connected") === connections; waited++) await Bun.sleep(100);
+      await Bun.sleep(2_000); // what ends within 1.5 s NSSM takes for a failed start
+      expect(sh("pkill -9 -f '[a]egis.exe.* edge run'").exitCode).toBe(0);
+      for (let waited = 0; waited < 600 && events("connected") === connections; waited++) await Bun.sleep(100);
       expect(events("connected")).toBeGreaterThan(connections);
 
       expect((await service("logs", "--lines", "500"))?.said).toContain('"event":"connected"');
