@@ -2,6 +2,7 @@
 import { callers } from "../../src/controller/callers.ts";
 import type { CallRequest } from "../../src/controller/dispatch-types.ts";
 import type { SessionEnd } from "../../src/daemon/supervise.ts";
+import type { TrustedKeyset } from "../../src/envelope/keyset.ts";
 import type { SigningKey } from "../../src/envelope/public-key.ts";
 import { aegis } from "../../src/wire/gen/messages.js";
 import { type FakeClock, fakeClock } from "./fake-clock.ts";
@@ -37,14 +38,19 @@ export interface DaemonStage {
 
 export function daemonStage({
   command,
+  strict = strictKeys(command ? { command } : {}),
+  identity: given,
   ...options
 }: {
-  saveKeyset?: () => Promise<void>;
+  saveKeyset?: (keyset: TrustedKeyset) => Promise<void>;
   command?: SigningKey;
+  /** Those of another stage, for the next process of its host. */
+  strict?: StrictKeys;
+  identity?: HostIdentity;
+  keyset?: TrustedKeyset;
 } = {}): DaemonStage {
   const clock = fakeClock();
-  const strict = strictKeys(command ? { command } : {});
-  const identity = hostIdentity(strict, clock.now());
+  const identity = given ?? hostIdentity(strict, clock.now());
   const time = () => clock.now();
   const rogue = rogueController(strict, identity, time);
   const daemon = strictDaemon({ link: rogue.link, clock, strict, identity, ...options });

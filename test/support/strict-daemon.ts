@@ -41,6 +41,8 @@ export interface StrictDaemonOptions {
   maxConcurrent?: number;
   heartbeatIntervalMs?: number;
   saveKeyset?: (keyset: TrustedKeyset) => Promise<void>;
+  /** What it trusts when it begins, when that is not the first. */
+  keyset?: TrustedKeyset;
   /** Operators whose signature the context `signed` takes. */
   trusted?: readonly TrustedOperator[];
   log?: RecordedLog;
@@ -59,14 +61,14 @@ export function strictDaemon(options: StrictDaemonOptions): StrictDaemon {
   const nodeKey = options.nodeKey ?? (() => identity.nodeKey);
   const tool = scriptedTool();
   const log = options.log ?? recordedLog();
-  let keyset = strict.keyset;
-  const users = userVerifier({ tokenKeys: keyset.tokenKeys, controllerId: strict.controllerId, tenantId });
+  let keyset = options.keyset ?? strict.keyset;
+  const users = () => userVerifier({ ...keyset, tenantId });
   const operators = createOperators({
     ...{ nodeId, tenantId, hostName: "web-1", nodeKey, now: clock.now },
     policy: () => ({ trusted: options.trusted ?? [], contexts: ["signed"] }),
     challenges: operatorChallenges(),
   });
-  const host = { ...scriptedHost({ clock, tools: [tool.tool], nodeId, tenantId, users }), operators };
+  let host = { ...scriptedHost({ clock, tools: [tool.tool], nodeId, tenantId, users: users() }), operators };
   const outbox = createOutbox({ nodeId, nodeKey, clock, log });
   const invocations = createInvocations({ host: () => host, outbox, clock, log, maxConcurrent });
   const states: SessionState["kind"][] = [];
@@ -107,6 +109,7 @@ export function strictDaemon(options: StrictDaemonOptions): StrictDaemon {
           async saveKeyset(newer) {
             await options.saveKeyset?.(newer);
             keyset = newer;
+            host = { ...host, users: users() };
           },
           capabilities: () => capabilitiesBytes("web-1"),
           newStreamId: randomUUID,

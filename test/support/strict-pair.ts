@@ -4,7 +4,7 @@ import { type Bus, inProcessBus, type SessionCallEvent } from "../../src/control
 import { controllerClock } from "../../src/controller/controller-clock.ts";
 import { createDispatcher } from "../../src/controller/dispatch.ts";
 import type { CallEvent, CallRequest, Dispatcher, ResultEvent } from "../../src/controller/dispatch-types.ts";
-import { createDoorman, type Doorman } from "../../src/controller/doorman.ts";
+import { createDoorman, type Doorman, type DoormanOptions } from "../../src/controller/doorman.ts";
 import { resultLedger } from "../../src/controller/result-ledger.ts";
 import { createSessions, type Sessions } from "../../src/controller/sessions.ts";
 import type { SessionEnd } from "../../src/daemon/supervise.ts";
@@ -55,10 +55,17 @@ export interface StrictControllerOptions {
   clock: FakeClock;
   /** Stands before the real store, for the faults of a test. */
   wrapStore?: (store: Store) => Store;
+  /** Keys of the test's own, which may change. */
+  strict?: StrictKeys;
+  keysetsSince?: DoormanOptions["keysetsSince"];
 }
 
-export async function strictController({ clock, wrapStore }: StrictControllerOptions): Promise<StrictController> {
-  const strict = strictKeys();
+export async function strictController({
+  clock,
+  wrapStore,
+  strict = strictKeys(),
+  keysetsSince,
+}: StrictControllerOptions): Promise<StrictController> {
   const time = controllerClock(clock);
   const real = await openStore(":memory:");
   const store = wrapStore?.(real) ?? real;
@@ -68,7 +75,10 @@ export async function strictController({ clock, wrapStore }: StrictControllerOpt
   const sessions = createSessions(bus, time);
   const ledger = resultLedger({ store, time, log });
   const { keys, controllerId } = strict;
-  const doorman = createDoorman({ store, keys, sessions, ledger, clock, time, log });
+  const doorman = createDoorman({
+    ...{ store, keys, sessions, ledger, clock, time, log },
+    ...(keysetsSince ? { keysetsSince } : {}),
+  });
   const dispatcher = createDispatcher({ bus, store, keys, controllerId, clock, time });
   return {
     strict,
@@ -127,14 +137,18 @@ export interface StrictPair extends StrictController {
 }
 
 export async function strictPair(
-  options: Pick<StrictDaemonOptions, "heartbeatIntervalMs" | "maxConcurrent" | "trusted"> & {
-    wrapStore?: (store: Store) => Store;
-  } = {},
+  options: Pick<StrictDaemonOptions, "heartbeatIntervalMs" | "maxConcurrent" | "trusted"> &
+    Omit<StrictControllerOptions, "clock"> = {},
 ): Promise<StrictPair> {
   const controllerSide = fakeClock();
   const host = fakeClock();
-  const { wrapStore, ...daemonOptions } = options;
-  const controller = await strictController({ clock: controllerSide, ...(wrapStore ? { wrapStore } : {}) });
+  const { wrapStore, strict: given, keysetsSince, ...daemonOptions } = options;
+  const controller = await strictController({
+    clock: controllerSide,
+    ...(wrapStore ? { wrapStore } : {}),
+    ...(given ? { strict: given } : {}),
+    ...(keysetsSince ? { keysetsSince } : {}),
+  });
   const { strict, sessions } = controller;
   const relay = honestRelay();
   const link = memoryLink({ doorman: () => controller.doorman, relay, log: controller.log });
