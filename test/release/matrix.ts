@@ -255,13 +255,14 @@ describe("windows-x64 under wine", () => {
       const service = (...words: string[]) => windows?.run([executable, "edge", "service", ...words], 120_000);
       expect((await service("install"))?.said).toContain("connected  yes");
 
-      expect((await service("restart"))?.said).toBe("restarted and connected\n");
-      expect(events("stopped")).toBeGreaterThan(0); // it was asked to stop, and did
       const connections = events("connected");
       await Bun.sleep(2_000); // what ends within 1.5 s NSSM takes for a failed start
       expect(sh("pkill -9 -f '[a]egis.exe.* edge run'").exitCode).toBe(0);
       for (let waited = 0; waited < 600 && events("connected") === connections; waited++) await Bun.sleep(100);
       expect(events("connected")).toBeGreaterThan(connections);
+
+      expect((await service("restart"))?.said).toBe("restarted and connected\n");
+      expect(events("stopped")).toBeGreaterThan(0); // it was asked to stop, and did
 
       expect((await service("logs", "--lines", "500"))?.said).toContain('"event":"connected"');
       const nssm = (...words: string[]) => windows?.run([join(programs, "nssm64.exe"), ...words]);
