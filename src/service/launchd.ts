@@ -108,6 +108,7 @@ export const launchd: ServiceManager = {
   name: "launchd",
   files: (spec) => [{ path: plistPath(spec.home), text: plist(spec) }],
   print: plist,
+  kept: async () => "same",
   async obstacle(spec) {
     if (spec.runAs === null) return null;
     return new AegisError(

@@ -34,11 +34,20 @@ export interface Installed {
 
 const connectPatienceMs = 15_000;
 const logLines = 20;
+const conflictHint = { hint: "--force replaces it, --keep-existing goes on with it" };
 
 export async function install(spec: ServiceSpec, options: InstallOptions): Promise<Installed> {
   const { manager, conflicts, say } = options;
   const problem = await manager.obstacle(spec, options);
   if (problem) throw problem;
+  const kept = await manager.kept(spec, options);
+  if (kept === "foreign" && conflicts === "refuse")
+    throw new AegisError(
+      "bootstrap_conflict",
+      `${manager.name} has a service of this name that is not ours`,
+      conflictHint,
+    );
+  const asItIs = conflicts === "keep" && (kept === "other" || kept === "foreign");
   const wanted = manager.files(spec);
   const plan = await compare(wanted, conflicts);
   const logs = manager.logs(spec, { lines: 1, follow: false });
@@ -51,17 +60,18 @@ export async function install(spec: ServiceSpec, options: InstallOptions): Promi
   for (const path of stale) await rm(path, { force: true });
   // An empty folder of drop-ins goes with the last of them.
   for (const folder of new Set(stale.map(dirname))) await rmdir(folder).catch(() => {});
-  const nothingToDo = plan.length === 0 && stale.length === 0 && wanted.length > 0;
+  const nothingToDo = plan.length === 0 && stale.length === 0 && (kept === "same" || asItIs);
   try {
     const runs = nothingToDo && (await manager.status(spec, options)).state === "running";
-    if (!runs) await manager.activate(spec, options);
+    if (!runs) await (asItIs ? manager.restart(spec, options) : manager.activate(spec, options));
   } catch (error) {
     throw await withLog(spec, options, AegisError.from(error));
   }
   const wish = await manager.linger(spec, options.user, options);
   if (wish) say(wish);
   const notConnected = await options.connected(connectPatienceMs);
-  const written = [...plan.map(({ path }) => path), ...stale];
+  const elsewhere = kept === "same" || asItIs ? [] : [`aegis-edge (${manager.name})`];
+  const written = [...plan.map(({ path }) => path), ...stale, ...elsewhere];
   return { written, status: await manager.status(spec, options), notConnected };
 }
 
@@ -78,9 +88,11 @@ async function compare(wanted: readonly ServiceFile[], conflicts: InstallOptions
     if (text === file.text) continue;
     if (text !== null && !isOurs(text) && conflicts !== "force") {
       if (conflicts === "keep") continue;
-      throw new AegisError("bootstrap_conflict", `${file.path} is there already and was written by somebody else`, {
-        hint: "--force replaces it, --keep-existing goes on with it",
-      });
+      throw new AegisError(
+        "bootstrap_conflict",
+        `${file.path} is there already and was written by somebody else`,
+        conflictHint,
+      );
     }
     if (text !== null && conflicts === "keep") continue;
     changed.push(file);

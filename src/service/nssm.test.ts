@@ -111,3 +111,45 @@ test("an executable that others can replace is not run as LocalSystem unless for
   expect(await nssm.obstacle(service, { ...withAcl(...own, "BUILTIN\\Users:(M)"), force: true })).toBeNull();
   expect((await nssm.obstacle(service, withAcl()))?.message).toContain("cannot be told");
 });
+
+const flags = { allow: [], allowUserBus: false, allowJit: false, allowUnsandboxed: false };
+const wanted = { ...spec, ...flags, home: "C:\\Users\\Ann Lee", runAs: null, notify: "main" as const };
+/** UTF-16 read as UTF-8. */
+const wide = (text: string) => Buffer.from(`${text}\r\n`, "utf16le").toString("utf8");
+
+/** NSSM with what it was set to. */
+function scripted(settings: readonly (readonly string[])[] | null) {
+  const asked: string[] = [];
+  const value = (words: readonly string[]) => {
+    const [, , ...key] = words;
+    const set = settings?.find((one) => key.every((word, at) => one[at + 2] === word));
+    return set?.slice(2 + key.length).join("\r\n") ?? "";
+  };
+  return {
+    asked,
+    env: {},
+    run: async (_program: string, words: readonly string[]) => {
+      asked.push(words[0] ?? "");
+      if (settings === null) return { status: 3, stdout: wide("Can't open service!"), stderr: "" };
+      return { status: 0, stdout: wide(words[0] === "status" ? "SERVICE_RUNNING" : value(words)), stderr: "" };
+    },
+  };
+}
+
+test("a service that is what it should be is recognised, and asking changes nothing", async () => {
+  const umlauts = { ...wanted, configPath: "C:\\Users\\Jürgen\\c.yaml", env: { A: "1", B: "2" } };
+  const manager = scripted(installCommands(umlauts));
+  expect(await nssm.kept(umlauts, manager)).toBe("same");
+  expect(new Set(manager.asked)).toEqual(new Set(["status", "get"]));
+});
+
+test("other settings, another's service and none at all are told apart", async () => {
+  expect(await nssm.kept({ ...wanted, env: {} }, scripted(installCommands(wanted)))).toBe("other");
+  expect(await nssm.kept({ ...wanted, executable: "C:\\a.exe" }, scripted(installCommands(wanted)))).toBe("other");
+  expect(await nssm.kept({ ...wanted, env: { HTTPS_PROXY: "x" } }, scripted(installCommands(wanted)))).toBe("other");
+  const theirs = installCommands(wanted).map((words) =>
+    words[2] === "DisplayName" ? [...words.slice(0, 3), "Theirs"] : words,
+  );
+  expect(await nssm.kept(wanted, scripted(theirs))).toBe("foreign");
+  expect(await nssm.kept(wanted, scripted(null))).toBe("nothing");
+});

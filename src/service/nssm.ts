@@ -2,7 +2,7 @@
 import { win32 } from "node:path";
 import { AegisError } from "../errors.ts";
 import type { ProgramEnd } from "../platform/run-program.ts";
-import type { ManagerOptions, ServiceManager, ServiceSpec, ServiceState } from "./spec.ts";
+import type { Kept, ManagerOptions, ServiceManager, ServiceSpec, ServiceState } from "./spec.ts";
 
 export const serviceName = "aegis-edge";
 
@@ -64,10 +64,16 @@ export function installCommands(spec: NssmSpec): string[][] {
     stderr,
     rotateLogsBytes,
   } = descriptor(spec);
-  return [["install", name, executable], ...settings().map(([key, ...values]) => ["set", name, key, ...values])];
+  const variables = Object.entries(spec.env).map(([key, value]) => `${key}=${value}`);
+  const environment =
+    variables.length > 0 ? ["set", name, "AppEnvironmentExtra", ...variables] : ["reset", name, "AppEnvironmentExtra"];
+  return [
+    ["install", name, executable],
+    ...settings().map(([key, ...values]) => ["set", name, key, ...values]),
+    environment,
+  ];
 
   function settings(): [string, ...string[]][] {
-    const variables = Object.entries(spec.env).map(([key, value]) => `${key}=${value}`);
     return [
       ["Application", executable],
       ["AppParameters", parameters],
@@ -85,7 +91,6 @@ export function installCommands(spec: NssmSpec): string[][] {
       // Not enrolled, or settings that cannot be read: starting again would not help.
       ["AppExit", "78", "Exit"],
       ["AppRestartDelay", "5000"],
-      ...(variables.length > 0 ? [["AppEnvironmentExtra", ...variables] as [string, ...string[]]] : []),
     ];
   }
 }
@@ -95,7 +100,7 @@ export const words = {
   stop: (): string[] => ["stop", serviceName],
   restart: (): string[] => ["restart", serviceName],
   status: (): string[] => ["status", serviceName],
-  get: (key: string): string[] => ["get", serviceName, key],
+  get: (...key: string[]): string[] => ["get", serviceName, ...key],
   remove: (): string[] => ["remove", serviceName, "confirm"],
 } as const;
 
@@ -185,6 +190,7 @@ export const nssm: ServiceManager = {
   name: "nssm",
   files: () => [],
   print: (spec) => `${JSON.stringify(descriptor(spec), null, 2)}\n`,
+  kept,
   async obstacle(spec: ServiceSpec, options) {
     const end = await call(options, words.status(), spec.executable);
     if (end.status === null)
@@ -256,5 +262,24 @@ async function unsafePlace(executable: string, { run, env }: ManagerOptions): Pr
     hint: `move it to ${win32.join(env.ProgramFiles ?? "C:\\Program Files", "aegis")}, or install it all the same with --force`,
   });
 }
+
+async function kept(spec: ServiceSpec, options: ManagerOptions): Promise<Kept> {
+  const get = async (...key: string[]) => lettersOf((await call(options, words.get(...key))).stdout);
+  if (readStatus(...statusOf(await call(options, words.status()))) === "missing") return "nothing";
+  if ((await get("DisplayName")) !== lettersOf(descriptor(spec).displayName)) return "foreign";
+  for (const [, , key = "", ...values] of installCommands(spec).slice(1)) {
+    const [wanted, of] = key === "AppExit" ? [values.slice(1), values.slice(0, 1)] : [values, []];
+    // Nothing but words for people, in letters that do not survive its way of writing.
+    if (key !== "Description" && (await get(key, ...of)) !== lettersOf(wanted.join("\n"))) return "other";
+  }
+  return "same";
+}
+
+/** What is left of a text that NSSM wrote in UTF-16 and that was read as UTF-8: its ASCII, line by line. */
+const lettersOf = (text: string): string =>
+  plainText(text)
+    .split(/[\r\n]+/)
+    .map((line) => line.replace(/[^ -~]/g, "").trim())
+    .join("\n");
 
 const statusOf = ({ status, stdout }: ProgramEnd): [number | null, string] => [status, stdout];

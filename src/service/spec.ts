@@ -64,6 +64,8 @@ export interface ManagerOptions {
   force?: boolean;
 }
 
+export type Kept = "nothing" | "same" | "other" | "foreign";
+
 /** One for each system; each file has the same exports in this order. */
 export interface ServiceManager {
   name: "systemd" | "launchd" | "nssm";
@@ -71,6 +73,11 @@ export interface ServiceManager {
   files(spec: ServiceSpec): ServiceFile[];
   /** What `--print` shows. */
   print(spec: ServiceSpec): string;
+  /**
+   * What the system keeps elsewhere than in files: nothing, what `spec` says, something else of ours, or a service of
+   * somebody else's by the same name. `same` where everything is in files.
+   */
+  kept(spec: ServiceSpec, options: ManagerOptions): Promise<Kept>;
   /** What stands in the way of a start, with what to do about it; null when nothing does. */
   obstacle(spec: ServiceSpec, options: ManagerOptions): Promise<AegisError | null>;
   /** After the files are in their places: starts it now and whenever the system starts. Waits until it says that it is ready, where the system can tell. */

@@ -19,6 +19,7 @@ export const systemd: ServiceManager = {
     unitFiles(spec)
       .map(({ path, text }) => `# ${path}\n${text}`)
       .join("\n"),
+  kept: async () => "same",
   obstacle,
   async activate(spec, { run }) {
     await must(run, spec, "daemon-reload");
