@@ -21,12 +21,22 @@ export const tree = group("aegis runs commands on machines you own, under a poli
       ls: leaf("list tokens", () => import("./controller/token-ls.ts")),
       revoke: leaf("end a token", () => import("./controller/token-revoke.ts")),
     }),
+    tenant: group("Who owns hosts, and is kept from all others.", {
+      ls: leaf("list tenants", () => import("./controller/tenant-ls.ts")),
+      rm: leaf("remove a tenant with all it has", () => import("./controller/tenant-rm.ts")),
+    }),
     keys: group("The keys by which hosts know this controller.", {
       ls: leaf("list keys, and the hosts that do not know them yet", () => import("./controller/keys-ls.ts")),
       rotate: leaf("make a new key and let hosts follow", () => import("./controller/keys-rotate.ts")),
       revoke: leaf("deny a key at once", () => import("./controller/keys-revoke.ts")),
     }),
     ca: leaf("print the certificate that clients must trust", () => import("./controller/ca.ts")),
+    backup: leaf("put all of it into one private file", () => import("./controller/backup.ts")),
+    restore: leaf("make it again from a backup", () => import("./controller/restore.ts")),
+    audit: group("The record of what happened, which proves that it is whole.", {
+      export: leaf("write all of it as JSON lines", () => import("./controller/audit-export.ts")),
+      verify: leaf("check a record, row by row", () => import("./controller/audit-verify.ts")),
+    }),
   }),
   edge: group("The host side, and what operators do with hosts.", {
     enroll: leaf("make this machine a host of a controller", () => import("./edge/enroll.ts")),

@@ -1,4 +1,5 @@
 /** `controller token revoke`: a token is good for nothing from now on. */
+import { endOperatorToken } from "../../controller/operator-tokens.ts";
 import { AegisError } from "../../errors.ts";
 import { systemClock } from "../../platform/clock.ts";
 import { command } from "../command.ts";
@@ -20,7 +21,8 @@ export default command({
         throw new AegisError("not_found", `tenant ${args.tenant} has no token ${JSON.stringify(args.id)}`, {
           hint: `aegis controller token ls --tenant ${args.tenant}`,
         });
-      const changed = await store.revokeApiToken(args.tenant, args.id, systemClock.now());
+      const wanted = { tenantId: args.tenant, tokenId: args.id };
+      const changed = await store.transaction((tx) => endOperatorToken(tx, wanted, systemClock.now()));
       terminal.note(
         changed ? `the token of ${known.name} is revoked` : `the token of ${known.name} was revoked already`,
       );
