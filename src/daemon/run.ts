@@ -82,7 +82,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   const lock = await acquireLock(stateDir);
   try {
     await untilUntouched(stateDir, options.clock, options.signal);
-    if (await finishCommit(stateDir)) options.log.warn("enrollment_finished", { state_dir: stateDir });
+    if (await finishCommit(stateDir)) options.log.warn("interrupted_change_finished", { state_dir: stateDir });
     await serve(options, openings);
   } finally {
     await lock.release();
