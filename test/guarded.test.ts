@@ -8,7 +8,6 @@ import { needs } from "./support/needs.ts";
 
 setDefaultTimeout(60_000);
 
-const attacker = join(import.meta.dir, "support/attack.py");
 /** An ordinary user's rights, also where the tests run as root. */
 const asUser = process.getuid?.() === 0 ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] : [];
 const unit = ".config/systemd/user/aegis-edge.service";
@@ -17,6 +16,8 @@ const secret = "correct horse battery";
 let site: Installation;
 let host: Host;
 let home = "";
+/** Where the daemon's user can read it, which may not be so of the project. */
+let attacker = "";
 
 /** A capability of the host's owner, before those of the context `operator`. */
 const ownersCapability = `capabilities:
@@ -36,6 +37,8 @@ beforeAll(async () => {
   };
   put(unit, "[Unit]\n");
   put("projects/a", "a");
+  put("projects/attack.py", readFileSync(join(import.meta.dir, "support/attack.py"), "utf8"));
+  attacker = join(home, "projects/attack.py");
   mkdirSync(join(home, `${unit}.d`));
   mkdirSync(join(home, ".aegis/edge/run/requests"), { recursive: true });
   mkdirSync(join(home, ".local/bin"), { recursive: true });

@@ -30,6 +30,8 @@ import { tinyproxy } from "./support/proxies.ts";
 
 const root = join(import.meta.dir, "..");
 const scratch = mkdtempSync(join(tmpdir(), "aegis-installer-"));
+/** Where every user of these tests can read it, which may not be so of the project. */
+const script = join(scratch, "install.sh");
 let release: MiniRelease;
 let older: MiniRelease;
 let web: Mirror;
@@ -38,6 +40,8 @@ let web: Mirror;
 const olderVersion = "0.0.9";
 
 beforeAll(() => {
+  copyFileSync(installScript, script);
+  chmodSync(script, 0o755);
   release = miniRelease(manifest.version);
   const fake = join(scratch, "old-aegis");
   writeFileSync(fake, `#!/bin/sh\necho "aegis ${olderVersion}"\n`, { mode: 0o755 });
@@ -64,7 +68,7 @@ interface Asked {
 }
 
 async function install({ shell = ["sh"], args = [], env = {}, input, as = [] }: Asked) {
-  const command = input === undefined ? [...shell, installScript, ...args] : [...shell, "-s", "--", ...args];
+  const command = input === undefined ? [...shell, script, ...args] : [...shell, "-s", "--", ...args];
   const child = Bun.spawn([...as, ...command], {
     cwd: scratch,
     env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", AEGIS_BASE_URL: web.url, ...env },
@@ -89,7 +93,7 @@ describe("a new installation", () => {
       const folder = newFolder();
       const { exit, said } = await install({
         shell,
-        input: readFileSync(installScript, "utf8"),
+        input: readFileSync(script, "utf8"),
         env: { AEGIS_INSTALL_DIR: folder },
       });
       expect(said).toContain(`aegis ${manifest.version} is installed: ${folder}/aegis`);
@@ -296,12 +300,12 @@ describe("nothing is placed when", () => {
     web.cutAfter = null;
   });
   test("the script itself is cut off, wherever", async () => {
-    const script = readFileSync(installScript, "utf8");
+    const text = readFileSync(script, "utf8");
     const folder = newFolder();
     for (const part of [0.1, 0.35, 0.6, 0.85, 0.999]) {
       await install({
         shell: ["bash"],
-        input: script.slice(0, Math.floor((script.length - 10) * part)),
+        input: text.slice(0, Math.floor((text.length - 10) * part)),
         env: { AEGIS_INSTALL_DIR: folder },
       });
       expect(existsSync(folder)).toBe(false);

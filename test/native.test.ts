@@ -29,7 +29,8 @@ const scratch = mkdtempSync("/var/tmp/aegis-native-");
 const home = join(scratch, "home");
 const parts = join(scratch, "parts");
 const support = join(import.meta.dir, "support");
-const attacker = join(support, "attack.py");
+/** Lies where the ordinary user of these tests can read it, which may not be so of the project. */
+const attacker = join(scratch, "attack.py");
 const withCompiler = needs("linux", "command:cc");
 const withPython = needs("linux", "command:cc", "command:python3");
 /** An ordinary user's rights, also where the tests run as root. */
@@ -62,6 +63,8 @@ function furnish(folder: string): void {
 }
 
 beforeAll(async () => {
+  copyFileSync(join(support, "attack.py"), attacker);
+  chmodSync(attacker, 0o644);
   chmodSync(scratch, 0o755);
   furnish(home);
   if (!usable) return;
@@ -309,9 +312,14 @@ describe("nothing is left behind", () => {
     const loop = "while :; do sleep 30 & wait; done";
     const polite = `trap 'echo stopping; exit 3' TERM; ${escapee(name)}; echo ready; ${loop}`;
     const child = Bun.spawn(behind("/bin/sh", "-c", polite), { stdout: "pipe" });
-    await until(() => marked(name).length > 1);
+    let said = "";
+    const reading = (async () => {
+      for await (const chunk of child.stdout) said += Buffer.from(chunk).toString();
+    })();
+    await until(() => said === "ready\n");
     child.kill("SIGTERM");
-    expect(await new Response(child.stdout).text()).toBe("ready\nstopping\n");
+    await reading;
+    expect(said).toBe("ready\nstopping\n");
     expect(await child.exited).toBe(3);
     expect(marked(name)).toEqual([]);
   });

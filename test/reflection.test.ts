@@ -42,7 +42,12 @@ afterAll(() => {
 const SERVING = 1;
 const NOT_SERVING = 2;
 
-needs("command:protoc", `file:${debianProtos}`, "file:/usr/lib/python3/dist-packages/grpc/__init__.py")(
+needs(
+  "command:protoc",
+  `file:${debianProtos}`,
+  "file:/usr/include/google/protobuf/struct.proto",
+  "file:/usr/lib/python3/dist-packages/grpc/__init__.py",
+)(
   "a foreign client checks health, lists services, reads every descriptor and makes a call with them",
   async () => {
     const protoc = (out: string, include: string, ...files: string[]) => {

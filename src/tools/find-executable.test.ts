@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import {
   chmodSync,
   chownSync,
+  copyFileSync,
   mkdirSync,
   mkdtempSync,
   realpathSync,
@@ -56,16 +57,22 @@ test("a folder that this user could change counts for nothing, and that is said"
 needs("root", "command:setpriv")(
   "an ordinary user gets the system's programs, and none that it could change",
   async () => {
+    // That user may be able to read nothing of the project.
+    const built = await Bun.build({ entrypoints: [join(import.meta.dir, "find-executable.ts")], target: "bun" });
+    const module = join(folder, "find-executable.js");
+    writeFileSync(module, (await built.outputs[0]?.text()) ?? "");
+    const bun = join(folder, "bun");
+    copyFileSync(process.execPath, bun);
     const good = join(folder, "good");
     mkdirSync(good);
     chmodSync(folder, 0o755);
     symlinkSync("/bin/sh", join(good, "linked"));
     symlinkSync(join(bin, "ls"), join(good, "ls"));
     const asUser = (name: string, path: string) => {
-      const code = `import { findExecutable } from "${join(import.meta.dir, "find-executable.ts")}";
+      const code = `import { findExecutable } from "${module}";
       console.log(JSON.stringify(await findExecutable("${name}", { path: "${path}", uid: 4711 })));`;
       const user = ["setpriv", "--reuid=4711", "--regid=4711", "--clear-groups"];
-      const { stdout, stderr } = Bun.spawnSync([...user, process.execPath, "-e", code], { cwd: "/" });
+      const { stdout, stderr } = Bun.spawnSync([...user, bun, "-e", code], { cwd: "/" });
       return JSON.parse(stdout.toString() || `"${stderr}"`);
     };
     expect(asUser("linked", `${bin}:${good}`)).toEqual({ kind: "found", path: realpathSync("/bin/sh") });
