@@ -194,6 +194,29 @@ describe("a tool behind the launcher", () => {
     expect(git.stdout || git.stderr).toBe("m\n");
   });
 
+  withCompiler("works in a home whose parent may be entered and not listed, and finds no more there", async () => {
+    const above = join(scratch, "entered");
+    const below = join(above, "home");
+    furnish(below);
+    if (asUser.length > 0) Bun.spawnSync(["chown", "65534:65534", above]);
+    chmodSync(above, 0o311);
+    const words = ["--protect", join(below, ".aegis"), "--read-only", join(below, ".local/bin/aegis")];
+    const script =
+      "cat projects/a && echo y > projects/new && ls -A && .local/bin/aegis; echo; cat .aegis/edge/node.key; ls ..";
+    const child = Bun.spawn([...asUser, launcher.path, ...words, "--", "/bin/sh", "-c", script], {
+      cwd: below,
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const [said, complaints] = await Promise.all([
+      new Response(child.stdout).text(),
+      new Response(child.stderr).text(),
+    ]);
+    chmodSync(above, 0o755);
+    expect(said).toBe("a.aegis\n.config\n.local\nlink\nprojects\naegis\n\n");
+    expect(complaints.match(/Permission denied/g)).toHaveLength(2);
+  });
+
   needs(
     "root",
     "linux",

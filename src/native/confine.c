@@ -212,32 +212,69 @@ void confine_forget(void) {
   count = way_count = unsettled = 0;
 }
 
-/* Grants what lies in the directory `fd`, which is on the way; takes the descriptor. A symbolic link is granted nothing:
- * where it leads to is judged there. */
+static int grant_around(int fd, const char *path, rights allowed);
+static int grant_known(int fd, const char *path, rights allowed);
+
+/* Grants the entry `name` of the directory `fd`, which is on the way. A symbolic link is granted nothing: where it leads to
+ * is judged there. */
+static int grant_entry(int fd, const char *path, const char *name, int type, rights allowed) {
+  char child[PATH_MAX * 2];
+  struct stat st;
+  snprintf(child, sizeof child, "%s/%s", strcmp(path, "/") ? path : "", name);
+  enum place protected = place_of(child, PROTECTED), read_only = place_of(child, READ_ONLY);
+  if (protected == EXACTLY) return 0;
+  int on_the_way = protected == ON_THE_WAY || read_only == ON_THE_WAY;
+  int at = openat(fd, name, O_NOFOLLOW | O_CLOEXEC | (on_the_way ? O_RDONLY | O_DIRECTORY : O_PATH));
+  rights mine = read_only == EXACTLY ? allowed & TO_READ : allowed;
+  if (on_the_way && at >= 0) return grant_around(at, child, mine);
+  if (on_the_way && errno == EACCES) {
+    at = openat(fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return at < 0 ? 0 : grant_known(at, child, mine);
+  }
+  if (at < 0) return 0; /* gone, or closed to this user as well */
+  if (type == DT_UNKNOWN) type = stat_of(at, &st) || S_ISLNK(st.st_mode) ? DT_LNK : S_ISDIR(st.st_mode) ? DT_DIR : DT_REG;
+  int failed = type == DT_LNK ? 0 : grant(at, type == DT_DIR, mine);
+  int why = errno;
+  close(at);
+  errno = why;
+  return failed;
+}
+
+/* Grants what lies in the directory `fd`, which is on the way; takes the descriptor. */
 static int grant_around(int fd, const char *path, rights allowed) {
   note_way(fd, path);
   DIR *directory = fdopendir(fd);
   if (!directory) return close(fd), -1;
   int failed = grant(fd, 1, READ_DIR);
-  for (struct dirent *entry; !failed && (entry = readdir(directory));) {
-    char child[PATH_MAX * 2];
-    struct stat st;
-    if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || entry->d_type == DT_LNK) continue;
-    snprintf(child, sizeof child, "%s/%s", strcmp(path, "/") ? path : "", entry->d_name);
-    enum place protected = place_of(child, PROTECTED), read_only = place_of(child, READ_ONLY);
-    if (protected == EXACTLY) continue;
-    int on_the_way = protected == ON_THE_WAY || read_only == ON_THE_WAY;
-    int at = openat(fd, entry->d_name, O_NOFOLLOW | O_CLOEXEC | (on_the_way ? O_RDONLY | O_DIRECTORY : O_PATH));
-    if (at < 0) continue; /* gone, or closed to this user as well */
-    rights mine = read_only == EXACTLY ? allowed & TO_READ : allowed;
-    if (on_the_way) { failed = grant_around(at, child, mine); continue; }
-    int is_directory = entry->d_type == DT_DIR;
-    if (entry->d_type == DT_UNKNOWN && !stat_of(at, &st)) is_directory = S_ISDIR(st.st_mode);
-    failed = grant(at, is_directory, mine);
-    close(at);
-  }
+  for (struct dirent *entry; !failed && (entry = readdir(directory));)
+    if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") && entry->d_type != DT_LNK)
+      failed = grant_entry(fd, path, entry->d_name, entry->d_type, allowed);
   int why = errno;
   closedir(directory);
+  errno = why;
+  return failed;
+}
+
+/* The same in a directory that this user may enter and not list, as /home is on some machines: of what lies there only the
+ * next step of the way is known, and nothing else is granted. */
+static int grant_known(int fd, const char *path, rights allowed) {
+  note_way(fd, path);
+  int failed = 0;
+  for (int i = 0; i < count && !failed; i++) {
+    char name[PATH_MAX];
+    size_t start = strlen(path) + 1;
+    if (!beneath(added[i].path, path) || strlen(added[i].path) < start) continue;
+    size_t n = strcspn(added[i].path + start, "/"), end = start + n;
+    int known = 0;
+    for (int j = 0; j < i; j++)
+      known |= !strncmp(added[j].path, added[i].path, end) && (added[j].path[end] == '/' || !added[j].path[end]);
+    if (known) continue;
+    memcpy(name, added[i].path + start, n);
+    name[n] = 0;
+    failed = grant_entry(fd, path, name, DT_UNKNOWN, allowed);
+  }
+  int why = errno;
+  close(fd);
   errno = why;
   return failed;
 }
