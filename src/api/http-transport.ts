@@ -76,6 +76,30 @@ export function httpTransport({ url, token, caPem, signal }: TransportOptions): 
   return { send, body: read, read: async (schema, request) => read(schema, await send(request)) };
 }
 
+/** For another protocol at the same address: `fetch` adds the token, trusts what is to be trusted and throws as `send` does. */
+export function authorizedFetch({ url, token, caPem }: TransportOptions, path: string) {
+  const base = baseUrl(url);
+  const target = new URL(`${base.pathname.replace(/\/$/, "")}${path}`, base);
+  return {
+    url: target,
+    async fetch(input: string | URL, init: RequestInit = {}): Promise<Response> {
+      const headers = new Headers(init.headers);
+      headers.set("authorization", `Bearer ${token.reveal()}`);
+      const options = {
+        ...init,
+        headers,
+        redirect: "error",
+        ...(caPem === null ? {} : { tls: { ca: caPem } }),
+      } as const;
+      const response = await fetch(input, options).catch((cause: unknown) => {
+        throw init.signal?.aborted ? new AegisError("cancelled", "cancelled", { cause }) : unreachable(base, cause);
+      });
+      if (response.ok || response.status === 405) return response;
+      throw await refusal(response);
+    },
+  };
+}
+
 const loopback = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])$/;
 
 function baseUrl(text: string): URL {

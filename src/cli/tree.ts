@@ -85,6 +85,7 @@ export const tree = group("aegis runs commands on machines you own, under a poli
       "revoke-remote": leaf("deny a host for good", () => import("./edge/revoke-remote.ts")),
     }),
     exec: leaf("run a command on a host", () => import("./edge/exec.ts")),
+    cp: leaf("copy a file to a host or from it", () => import("./edge/cp.ts")),
     fleet: group("One tool call on many hosts.", {
       preview: leaf("which hosts a target means now", () => import("./edge/fleet-preview.ts")),
       run: leaf("call a tool on every host of a target", () => import("./edge/fleet-run.ts")),
@@ -100,6 +101,7 @@ export const tree = group("aegis runs commands on machines you own, under a poli
       show: leaf("the public half of the key", () => import("./operator/key-show.ts")),
     }),
   }),
+  mcp: leaf("an MCP server on stdin and stdout, for desktop clients", () => import("./mcp.ts")),
   daemon: leaf("the same as edge run", edgeRun),
   login: leaf("remember a controller and the token for it", () => import("./login.ts")),
   logout: leaf("forget the current controller and its token", () => import("./logout.ts")),

@@ -41,6 +41,10 @@ terminal on the other side. Ctrl-C cancels there.`,
     cwd: { type: "string", valueHint: "DIR", description: "where it runs (default: the daemon's home)" },
     env: many("K=V", "a variable for it, if the host's policy allows its name"),
     stdin: { type: "boolean", description: "pass what is read here on to it, to the end, before it starts" },
+    job: {
+      type: "boolean",
+      description: "do not wait for it: print its job id, for the tools job.wait, .output, .kill",
+    },
   },
   async run(given) {
     const { args, every, rest, terminal, stop } = given;
@@ -58,6 +62,7 @@ terminal on the other side. Ctrl-C cancels there.`,
           ...(args.cwd === undefined ? {} : { cwd: args.cwd }),
           ...(Object.keys(env).length === 0 ? {} : { env }),
           ...(args.stdin ? { stdin: await readInput() } : {}),
+          ...(args.job ? { wait_secs: 0 } : {}),
         },
         context: args.context,
         policy: { deadline_secs: duration("--deadline", args.deadline) / 1000 },
@@ -69,6 +74,7 @@ terminal on the other side. Ctrl-C cancels there.`,
       const view = single ? bareView(terminal) : linesView(terminal);
       const report = await followRun(client, signing?.request ?? request, view, stop, signing?.run);
       tellDoubts(report, terminal);
+      if (args.job) await tellJobs(report, single, terminal);
       return single ? endSingle(report, terminal, stop) : exitOf(report);
     } catch (thrown) {
       terminal.fail(AegisError.from(thrown));
@@ -87,6 +93,12 @@ async function readInput(): Promise<string> {
   } catch (cause) {
     throw new AegisError("usage", "stdin is not UTF-8 text", { cause, hint: "send bytes as a file: aegis edge cp" });
   }
+}
+
+/** One job id a line; of several hosts with the host's name before it. What has ended already has none. */
+async function tellJobs({ results, names }: RunReport, single: boolean, terminal: Terminal): Promise<void> {
+  for (const [nodeId, { job_id: jobId }] of results)
+    if (jobId !== null) await terminal.data(single ? `${jobId}\n` : `${names.get(nodeId) ?? nodeId} ${jobId}\n`);
 }
 
 function endSingle(report: RunReport, terminal: Terminal, stop: AbortSignal): number {
