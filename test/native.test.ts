@@ -194,6 +194,21 @@ describe("a tool behind the launcher", () => {
     expect(git.stdout || git.stderr).toBe("m\n");
   });
 
+  needs(
+    "root",
+    "linux",
+    "command:cc",
+    "command:unshare",
+  )("is not started in a plain chroot, where nothing says what is mounted, and that is the reason given", async () => {
+    const jail = join(scratch, "jail");
+    for (const name of ["proc", "kept"]) mkdirSync(join(jail, name), { recursive: true });
+    copyFileSync(launcher.path, join(jail, "aegis-launch"));
+    const inside = `mount -t proc proc ${jail}/proc && exec chroot ${jail} /aegis-launch --protect /kept -- /aegis-launch --probe`;
+    const { exit, stdout, stderr } = await run(["unshare", "-m", "/bin/sh", "-c", inside]);
+    expect({ exit, stdout }).toEqual({ exit: 126, stdout: "" });
+    expect(stderr).toContain("Invalid cross-device link"); // EXDEV, which start-failure.ts puts into words
+  });
+
   withCompiler("works in a home whose parent may be entered and not listed, and finds no more there", async () => {
     const above = join(scratch, "entered");
     const below = join(above, "home");

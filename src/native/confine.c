@@ -136,7 +136,7 @@ static int add_aliases_of(int index, FILE *mounts) {
   rewind(mounts);
   while (next_mount(mounts, &mount)) /* a later mount lies on top of an earlier one */
     if (beneath(path, mount.point) && strlen(mount.point) >= strlen(home.point)) home = mount;
-  if (!home.point[0]) return errno = ENOENT, -1;
+  if (!home.point[0]) return errno = EXDEV, -1; /* a plain chroot, where not even / is a mount that shows */
   snprintf(inside, sizeof inside, "%s%s", strcmp(home.root, "/") ? home.root : "", below(path, home.point));
   rewind(mounts);
   while (next_mount(mounts, &mount)) {

@@ -21,6 +21,7 @@ const reasons: Readonly<Record<string, [reason: Reason, words: string]>> = {
   EPERM: ["not_permitted", "operation not permitted"],
   ENOEXEC: ["no_program", "this machine cannot run it; a script needs a first line such as #!/bin/sh"],
   ETXTBSY: ["no_program", "it is being written"],
+  EXDEV: ["failed", "it cannot be confined, because the daemon runs in a plain chroot, which hides what is mounted"],
   E2BIG: ["no_resources", "its arguments and environment are too long"],
   EAGAIN: ["no_resources", "too many processes"],
   ENOMEM: ["no_resources", "not enough memory"],
