@@ -199,11 +199,12 @@ describe("a tool behind the launcher", () => {
     "linux",
     "command:cc",
     "command:unshare",
+    "file:/usr/sbin/chroot",
   )("is not started in a plain chroot, where nothing says what is mounted, and that is the reason given", async () => {
     const jail = join(scratch, "jail");
     for (const name of ["proc", "kept"]) mkdirSync(join(jail, name), { recursive: true });
     copyFileSync(launcher.path, join(jail, "aegis-launch"));
-    const inside = `mount -t proc proc ${jail}/proc && exec chroot ${jail} /aegis-launch --protect /kept -- /aegis-launch --probe`;
+    const inside = `mount -t proc proc ${jail}/proc && exec /usr/sbin/chroot ${jail} /aegis-launch --protect /kept -- /aegis-launch --probe`;
     const { exit, stdout, stderr } = await run(["unshare", "-m", "/bin/sh", "-c", inside]);
     expect({ exit, stdout }).toEqual({ exit: 126, stdout: "" });
     expect(stderr).toContain("Invalid cross-device link"); // EXDEV, which start-failure.ts puts into words
