@@ -55,6 +55,17 @@ describe("a daemon that gets SIGHUP", () => {
     expect(host.settings()).toBe(good);
   }, 30_000);
 
+  test("runs as many calls at once as the settings say now", async () => {
+    const at = (script: string) =>
+      site.desk.start("edge", "exec", "host", "--context", "operator", "--", "sh", "-c", script);
+    host.edit("max_concurrent_invocations: 16", "max_concurrent_invocations: 1");
+    await reload(/(?:"event":"settings_reloaded"[\s\S]*){4}/);
+    const one = at("echo begun; sleep 1; date +%s%N");
+    await eventually("the first runs", () => one.stdout() === "begun\n");
+    const [second, first] = [await at("date +%s%N").ended, await one.ended];
+    expect(Number(second.stdout)).toBeGreaterThan(Number(first.stdout.replace("begun\n", "")));
+  }, 30_000);
+
   test("names what a restart would bring", async () => {
     host.edit("spec:\n", "spec:\n  mcp_servers: [{ name: x, command: /bin/false }]\n");
     await reload(/"after_restart":\["spec\.mcp_servers"\]/);

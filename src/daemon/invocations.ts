@@ -40,6 +40,8 @@ export interface Invocations {
   resume(): void;
   /** So many calls at once, and never more than the settings say; null = what they say. */
   limit(max: number | null): void;
+  /** What the settings say from now on. */
+  allow(max: number): void;
   /** Takes no more calls for good, gives what runs `graceMs` to finish, stops the rest, and resolves when everything is answered. */
   stop(graceMs: number): Promise<void>;
   readonly active: number;
@@ -56,13 +58,15 @@ interface Entry {
 }
 
 export function createInvocations(options: InvocationsOptions): Invocations {
-  const { host, outbox, clock, log, ownerLog, maxConcurrent } = options;
+  const { host, outbox, clock, log, ownerLog } = options;
   const queue: Entry[] = [];
   const running = new Set<Entry>();
   /** Aborts when the drain that goes on is over; null when none does. */
   let draining: AbortController | null = null;
   let stopping = false;
-  let atOnce = maxConcurrent;
+  let allowed = options.maxConcurrent;
+  /** By the controller, for as long as its stream lasts. */
+  let limited: number | null = null;
   let idle: Array<() => void> = [];
 
   function answer({ call, delivery, answered }: Entry, invoked: Invoked): void {
@@ -118,7 +122,7 @@ export function createInvocations(options: InvocationsOptions): Invocations {
   }
 
   function next(): void {
-    while (running.size < atOnce) {
+    while (running.size < Math.min(allowed, limited ?? allowed)) {
       const entry = queue.shift();
       if (!entry) break;
       void run(entry);
@@ -200,7 +204,11 @@ export function createInvocations(options: InvocationsOptions): Invocations {
       draining = null;
     },
     limit(max) {
-      atOnce = Math.min(maxConcurrent, max ?? maxConcurrent);
+      limited = max;
+      next();
+    },
+    allow(max) {
+      allowed = max;
       next();
     },
     async stop(graceMs) {

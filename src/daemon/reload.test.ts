@@ -24,6 +24,7 @@ test("what is asked each time is taken over, and nothing is said about it", () =
     requireOperatorSignature: true,
     capabilities: { customLabels: { site: "b" } },
     logLevel: "debug",
+    maxConcurrent: 3,
   };
   expect(renewed(before, fresh)).toEqual({ config: fresh, afterRestart: [] });
 });
@@ -33,13 +34,13 @@ test("what runs already stays as it is until a restart, and is named as the file
     ...before,
     controller: { ...before.controller, host: "other" },
     seal: "compat",
-    maxConcurrent: 1,
+    heartbeatIntervalMs: 1_000,
     logLevel: "warn",
   });
   expect(config).toEqual({ ...before, logLevel: "warn" });
   expect(afterRestart).toEqual([
     "spec.cluster.controller",
-    "spec.cluster.edge.max_concurrent_invocations",
+    "spec.cluster.heartbeat_interval_secs",
     "spec.cluster.edge.seal",
   ]);
 });

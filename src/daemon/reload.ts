@@ -2,7 +2,14 @@
 import type { EdgeConfig } from "../config/edge.ts";
 
 /** Asked each time they matter; everything else is built into what runs. */
-const live = ["contexts", "trustedOperators", "requireOperatorSignature", "capabilities", "logLevel"] as const;
+const live = [
+  "contexts",
+  "trustedOperators",
+  "requireOperatorSignature",
+  "capabilities",
+  "logLevel",
+  "maxConcurrent",
+] as const;
 type Live = (typeof live)[number];
 
 /** How the file calls what needs a restart. */
@@ -18,7 +25,6 @@ const names: Readonly<Record<Exclude<keyof EdgeConfig, Live>, string>> = {
   controllerKeysPath: "the place of controller.keys",
   heartbeatIntervalMs: "spec.cluster.heartbeat_interval_secs",
   backoffScheduleMs: "spec.cluster.edge.stream_reconnect_backoff_secs",
-  maxConcurrent: "spec.cluster.edge.max_concurrent_invocations",
   seal: "spec.cluster.edge.seal",
   sealRoot: "spec.cluster.edge.seal_root",
   mcpServers: "spec.mcp_servers",
@@ -32,8 +38,9 @@ export interface Renewed {
 }
 
 export function renewed(current: EdgeConfig, fresh: EdgeConfig): Renewed {
-  const { contexts, trustedOperators, requireOperatorSignature, capabilities, logLevel } = fresh;
-  const config = { ...current, contexts, trustedOperators, requireOperatorSignature, capabilities, logLevel };
+  const { contexts, trustedOperators, requireOperatorSignature, capabilities, logLevel, maxConcurrent } = fresh;
+  const taken = { contexts, trustedOperators, requireOperatorSignature, capabilities, logLevel, maxConcurrent };
+  const config = { ...current, ...taken };
   const fixed = Object.keys(names) as (keyof typeof names)[];
   const changed = fixed.filter((key) => !Bun.deepEquals(current[key], fresh[key], true));
   return { config, afterRestart: changed.map((key) => names[key]) };

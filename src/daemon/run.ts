@@ -169,7 +169,9 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
       tools: tools.registry.list(),
     });
   const settings: StreamSettings = {
-    maxConcurrent,
+    get maxConcurrent() {
+      return config.maxConcurrent;
+    },
     apply(next) {
       pushed = { ...pushed, ...next };
       invocations.limit(pushed.maxConcurrent ?? null);
@@ -193,7 +195,8 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
       ...{ connectedSince: null, lastError: null, retryAt: null, identity: tools.identity },
       operatorOnly: operatorOnly(config, tools.registry.list()),
       ...keyFacts(),
-      ...{ paused: isPaused(stateDir), draining: false, activeCalls: 0, queuedCalls: 0, at: iso(clock.now()) },
+      ...{ paused: isPaused(stateDir), draining: false, activeCalls: 0, queuedCalls: 0 },
+      ...{ undeliveredResults: 0, at: iso(clock.now()) },
     },
     () => iso(clock.now()),
     log,
@@ -202,6 +205,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const calls = () => ({
     activeCalls: invocations.active,
     queuedCalls: invocations.queued,
+    undeliveredResults: outbox.waiting,
     draining: invocations.draining,
     paused: isPaused(stateDir),
   });
@@ -221,7 +225,10 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
       const { contexts, requireOperatorSignature } = config;
       host = { ...host, contexts, requireOperatorSignature };
       status.update({ operatorOnly: operatorOnly(config, tools.registry.list()) });
+      invocations.allow(config.maxConcurrent);
       tell("capabilities");
+      // The next challenge says which contexts need an operator's signature now.
+      tell("identity");
       for (const message of warnings) log.warn("settings", { message });
       log.info("settings_reloaded", afterRestart.length > 0 ? { after_restart: afterRestart } : {});
     } catch (thrown) {
@@ -285,7 +292,11 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
     lastReload = lastReload.then(reload);
     return lastReload;
   });
-  const handle = (request: OwnerRequest) => performed(credentials, request);
+  const handle = async (request: OwnerRequest) => {
+    if (request.kind !== "tell_status") return await performed(credentials, request);
+    status.update(calls());
+    return await status.flush();
+  };
   const requests = serveRequests({ stateDir, handle, clock, log, signal: stopSessions.signal });
   try {
     if (options.once) await onlyOne(session, stopSessions.signal, () => state);
