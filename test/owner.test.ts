@@ -302,7 +302,14 @@ describe("doctor", () => {
     const outcome = await host.run("doctor", "-o", "json");
     expect(findings(outcome)).toEqual({
       ...{ state: "ok", settings: "ok", identity: "ok", proxy: "ok", dns: "ok", tcp: "ok", tls: "ok", grpc: "ok" },
-      ...{ clock: "ok", daemon: "ok", tools: expect.stringMatching(/ok|warning/), operator: "skipped" },
+      ...{
+        clock: "ok",
+        health: "ok",
+        daemon: "ok",
+        service: expect.stringMatching(/skipped|warning/),
+        tools: expect.stringMatching(/ok|warning/),
+        operator: "skipped",
+      },
     });
     expect(outcome.exit).toBe(0);
     expect((await operator.run("edge", "exec", "host", "--", "uname")).exit).toBe(0);
@@ -344,6 +351,46 @@ describe("doctor", () => {
 });
 
 describe("the owner of a host", () => {
+  test("sees whether it is connected, since when, what runs and waits there, and what is open to tools", async () => {
+    const status = await host.run("edge", "status", "-o", "json");
+    expect(status.exit).toBe(0);
+    expect(json(status)).toMatchObject({
+      ...{ state: "connected", seal: "strict", paused: false, draining: false, retry_at: null, last_error: null },
+      ...{ active_calls: 0, queued_calls: 0, undelivered_results: 0, pid: host.daemon?.pid },
+      ...{ identity: { detail: expect.any(Array) }, operator_only: { holds: true } },
+      connected_since: expect.stringMatching(/^\d{4}-/),
+    });
+    const { stdout } = await host.run("edge", "status");
+    expect(stdout).toMatch(/^state +connected$/m);
+    expect(stdout).toMatch(/^identity +(?:protected|readable by tools)/m);
+  });
+
+  test("sees a result that waits for its controller, and that it was delivered after all", async () => {
+    const late = await site.addHost("late", { enroll: ["--full-access"] });
+    const marker = join(late.home, "projects/begun");
+    mkdirSync(join(late.home, "projects"));
+    const call = operator.start(
+      ...["edge", "exec", "late", "--context", "operator", "--", "sh", "-c", `touch ${marker}; sleep 0.5`],
+    );
+    const waiting = async () => json(await late.run("edge", "status", "-o", "json"));
+    await eventually("the call runs", () => existsSync(marker));
+    expect((await waiting()).active_calls).toBe(1);
+    await site.controller.stop("SIGKILL");
+    await call.ended;
+    await eventually("the result waits", async () => (await waiting()).undelivered_results === 1);
+    expect(await waiting()).toMatchObject({ retry_at: expect.any(String), last_error: expect.any(String) });
+    const shown = await late.run("edge", "status");
+    expect(shown).toMatchObject({ exit: 5, stdout: expect.stringContaining("1 results to deliver") });
+    expect(json(await late.run("edge", "log", "-o", "json")).at(-1)).toMatchObject({ outcome: "ok", exit_code: 0 });
+    await site.restartController();
+    await eventually("it is delivered", async () => {
+      const { state, undelivered_results } = await waiting();
+      return state === "connected" && undelivered_results === 0;
+    });
+    await late.daemon?.stop();
+    await host.daemon?.until(/"event":"disconnected"[\s\S]*"event":"connected"/);
+  });
+
   test("pauses it: every call is refused until resume", async () => {
     expect((await host.run("edge", "pause")).stderr).toContain("paused");
     expect((await host.run("edge", "pause")).stderr).toContain("already");

@@ -5,18 +5,20 @@ import { isIP } from "node:net";
 import { formatDuration } from "../config/duration.ts";
 import type { EdgeConfig } from "../config/edge.ts";
 import { loadEdgeConfig } from "../config/load.ts";
-import { grpcLink } from "../daemon/grpc-link.ts";
+import { type GrpcLink, grpcLink } from "../daemon/grpc-link.ts";
 import { loadIdentity } from "../daemon/host-identity.ts";
 import { LinkError } from "../daemon/link.ts";
 import { protectedPaths } from "../daemon/protected.ts";
 import { hostTools } from "../daemon/run-tools.ts";
 import { readStatus } from "../daemon/status.ts";
 import { reach, startTls } from "../daemon/tunnel.ts";
+import { AegisError } from "../errors.ts";
 import { checkStateDir } from "../identity/state-dir.ts";
 import { systemClock as clock } from "../platform/clock.ts";
 import { type ProxyRoute, proxyFor } from "../platform/proxy-env.ts";
 import type { Surroundings } from "./command.ts";
 import { examined, type Finding, failed, ok, skipped, warning } from "./doctor-findings.ts";
+import { examineService } from "./doctor-service.ts";
 
 export interface HostPlace {
   stateDir: string;
@@ -58,6 +60,7 @@ export async function* examineHost(place: HostPlace, around: Surroundings): Asyn
   yield identity.finding;
   yield* examineWay(config, around);
   yield await examineDaemon(place.stateDir);
+  yield* examineService(place.stateDir, around);
   yield await examineTools(config, around);
 }
 
@@ -165,9 +168,28 @@ async function* examineController(
     yield Math.abs(offsetMs) < toleratedOffsetMs
       ? ok("clock", "it agrees with the controller's")
       : warning("clock", `this machine's clock is ${apart}`, "set it: timedatectl set-ntp true");
+    yield await examineHealth(link);
   } finally {
     link.close();
   }
+}
+
+async function examineHealth(link: GrpcLink): Promise<Finding> {
+  const { finding } = await examined("health", async () => {
+    const health = await link.health();
+    if (health === "serving") return { value: true, finding: ok("health", "the controller says that it serves") };
+    if (health === null)
+      return { value: true, finding: skipped("health", "this controller has no health service to ask") };
+    return {
+      value: null,
+      finding: failed(
+        "health",
+        new AegisError("unavailable", "the controller says that it does not serve"),
+        "it is about to stop; look at it there: aegis controller start says why",
+      ),
+    };
+  });
+  return finding;
 }
 
 async function examineDaemon(stateDir: string): Promise<Finding> {

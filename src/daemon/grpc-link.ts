@@ -9,7 +9,8 @@ import {
   status,
 } from "@grpc/grpc-js";
 import { AegisError, type ErrorCode } from "../errors.ts";
-import { clusterService, maxMessageBytes, refusalTrailer } from "../wire/service.ts";
+import { grpc } from "../wire/gen/messages.js";
+import { clusterService, healthService, maxMessageBytes, refusalTrailer } from "../wire/service.ts";
 import {
   type ControllerLink,
   connectTimeoutMs,
@@ -34,7 +35,12 @@ const authorityOf = ({ host, port }: { host: string; port: number }) =>
 /** A ping after this much silence, and how long it may go unanswered: a dead path is noticed within 25 s. */
 export const patience = { pingAfterMs: 15_000, answerWithinMs: 10_000 };
 
-export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOptions): ControllerLink {
+export interface GrpcLink extends ControllerLink {
+  /** What the far end's health service says; null where it has none. */
+  health(): Promise<"serving" | "not serving" | null>;
+}
+
+export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOptions): GrpcLink {
   const authority = authorityOf({ host, port });
   const where = `${tls ? "https" : "http"}://${authority}`;
   const proxy = tls?.proxy ?? null;
@@ -140,11 +146,22 @@ export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOption
     attest: (request) => call(clusterService.attestNode, request),
     challenge: (request) => call(clusterService.challengeNode, request),
     rotate: (request) => call(clusterService.rotateEdgeKey, request, [...open].at(-1) ?? null),
+    async health() {
+      try {
+        const answer = await call(healthService.check, { service: "" });
+        return answer.status === ServingStatus.SERVING ? "serving" : "not serving";
+      } catch (thrown) {
+        if ((AegisError.from(thrown).cause as ServiceError | undefined)?.code === status.UNIMPLEMENTED) return null;
+        throw thrown;
+      }
+    },
     close() {
       for (const client of [...open]) hangUp(client);
     },
   };
 }
+
+const { ServingStatus } = grpc.health.v1.HealthCheckResponse;
 
 type Unreachable = (details: string) => { reason: string; hint?: string };
 

@@ -26,7 +26,9 @@ const resultSchemas = {
   refresh_token: z.object({ tokenExpiresAtMs: z.number().nullable(), renewed: z.boolean() }),
 } as const;
 
-export type OwnerResult<K extends OwnerRequest["kind"]> = z.infer<(typeof resultSchemas)[K]>;
+/** What is done with key and token. */
+export type KeyRequest = Exclude<OwnerRequest, { kind: "tell_status" }>;
+export type OwnerResult<K extends KeyRequest["kind"]> = z.infer<(typeof resultSchemas)[K]>;
 
 export interface OwnerOptions {
   stateDir: string;
@@ -41,13 +43,10 @@ export interface OwnerOptions {
 }
 
 /** What the daemon does with a request; the same is done where none runs. */
-export const performed = (
-  credentials: Credentials,
-  request: OwnerRequest,
-): Promise<OwnerResult<OwnerRequest["kind"]>> =>
+export const performed = (credentials: Credentials, request: KeyRequest): Promise<OwnerResult<KeyRequest["kind"]>> =>
   request.kind === "rotate_keys" ? credentials.rotate(request) : credentials.refresh(request);
 
-export async function askOwnHost<R extends OwnerRequest>(
+export async function askOwnHost<R extends KeyRequest>(
   request: R,
   options: OwnerOptions,
 ): Promise<OwnerResult<R["kind"]>> {
@@ -70,7 +69,7 @@ export async function askOwnHost<R extends OwnerRequest>(
   throw new AegisError("cancelled", "nothing was changed");
 }
 
-async function actAlone(request: OwnerRequest, options: OwnerOptions): Promise<OwnerResult<OwnerRequest["kind"]>> {
+async function actAlone(request: KeyRequest, options: OwnerOptions): Promise<OwnerResult<KeyRequest["kind"]>> {
   const { stateDir, clock, env, log } = options;
   for (const message of await checkStateDir(stateDir)) log.warn("settings", { message });
   await finishCommit(stateDir);

@@ -18,6 +18,8 @@ const asker = z.object({ pid: z.number().int().positive(), started: z.string() }
 const requestSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("rotate_keys"), keepOldMs: z.number().nonnegative(), force: z.boolean(), asker }),
   z.strictObject({ kind: z.literal("refresh_token"), force: z.boolean(), asker }),
+  /** Write down how things are now: what `edge status` reads is else as old as the last heartbeat. */
+  z.strictObject({ kind: z.literal("tell_status"), asker }),
 ]);
 
 type WithAsker = z.infer<typeof requestSchema>;
@@ -83,7 +85,7 @@ export async function serveRequests({ stateDir, handle, clock, log, signal }: Se
     if (!request) return;
     const { asker, ...asked } = request;
     if ((await processStart(asker.pid)) !== asker.started) return;
-    log.info("owner_request", { kind: asked.kind });
+    log[asked.kind === "tell_status" ? "debug" : "info"]("owner_request", { kind: asked.kind });
     const said = await handle(asked).then(
       (result): Answer => ({ ok: true, result }),
       (thrown: unknown): Answer => {

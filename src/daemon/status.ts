@@ -30,6 +30,8 @@ const schema = z.object({
   draining: z.boolean(),
   activeCalls: z.number().int(),
   queuedCalls: z.number().int(),
+  /** Results that the controller has not said it has stored. */
+  undeliveredResults: z.number().int().default(0),
   version: z.string(),
   at: z.string(),
 });

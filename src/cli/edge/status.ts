@@ -1,6 +1,8 @@
 /** `edge status`: whether this host is connected, from the file that its daemon keeps. */
+import { askDaemon } from "../../daemon/requests.ts";
 import { type DaemonStatus, readStatus } from "../../daemon/status.ts";
 import { AegisError, errorTable } from "../../errors.ts";
+import { systemClock as clock } from "../../platform/clock.ts";
 import { command } from "../command.ts";
 import { edgeDir, outputFlag, printResult, stateDirFlag } from "../options.ts";
 import { facts } from "../terminal.ts";
@@ -12,6 +14,7 @@ export default command({
   args: { "state-dir": stateDirFlag, output: outputFlag },
   async run(given) {
     const stateDir = edgeDir(given.args["state-dir"], given);
+    await askForNews(stateDir, given.stop);
     const status = await readStatus(stateDir);
     if (!status)
       throw new AegisError("not_enrolled", `no daemon has run with ${stateDir}`, {
@@ -22,6 +25,20 @@ export default command({
     return shown.state === "connected" ? 0 : errorTable.edge_unavailable.exit;
   },
 });
+
+/** Longest that a daemon with something else to do is waited for; what it last wrote is shown then. */
+const newsWithinMs = 1_000;
+
+async function askForNews(stateDir: string, stop: AbortSignal): Promise<void> {
+  const alive = async () => (await readStatus(stateDir))?.alive ?? false;
+  if (!(await alive())) return;
+  const patience = new AbortController();
+  const signal = AbortSignal.any([patience.signal, stop]);
+  const late = clock.sleep(newsWithinMs, signal).then(() => patience.abort());
+  await askDaemon({ kind: "tell_status" }, { stateDir, clock, signal, alive }).catch(() => {});
+  patience.abort();
+  await late;
+}
 
 const record = ({ alive, ...status }: DaemonStatus) => ({
   // What a daemon that is gone wrote last is not true any more.
@@ -41,10 +58,16 @@ const record = ({ alive, ...status }: DaemonStatus) => ({
   draining: alive && status.draining,
   active_calls: alive ? status.activeCalls : 0,
   queued_calls: alive ? status.queuedCalls : 0,
+  undelivered_results: alive ? status.undeliveredResults : 0,
   pid: alive ? status.pid : null,
   version: status.version,
   at: status.at,
 });
+
+function callsInWords(status: ReturnType<typeof record>): string {
+  const { active_calls: active, queued_calls: queued, undelivered_results: late } = status;
+  return [`${active} running`, `${queued} waiting`, ...(late > 0 ? [`${late} results to deliver`] : [])].join(", ");
+}
 
 function text(status: ReturnType<typeof record>): string {
   const { identity, operator_only: only } = status;
@@ -58,7 +81,7 @@ function text(status: ReturnType<typeof record>): string {
     ["connected since", status.connected_since ?? ""],
     ["next attempt", status.retry_at ?? ""],
     ["last error", status.last_error ?? ""],
-    ["calls", `${status.active_calls} running, ${status.queued_calls} waiting`],
+    ["calls", callsInWords(status)],
     ["identity", [identity.protected ? "protected" : "readable by tools", ...identity.detail].join("; ")],
     ["key", status.key_fingerprint],
     ["operator-only", only.holds ? "yes" : `no (context ${only.context} allows ${only.tool})`],
