@@ -13,10 +13,9 @@ export default command({
     const shown = await withStore(controllerDir(args["data-dir"], given), async (store) => {
       const tenants = await store.tenants();
       return await Promise.all(
-        tenants.map(async ({ tenantId, createdAt, removedAt }) => ({
+        tenants.map(async ({ tenantId, createdAt }) => ({
           tenant_id: tenantId,
           created_at: new Date(createdAt).toISOString(),
-          removed_at: removedAt === null ? null : new Date(removedAt).toISOString(),
           hosts: (await store.nodes(tenantId)).filter(({ revokedAt }) => revokedAt === null).length,
           tokens: (await store.apiTokens(tenantId)).filter(({ revokedAt }) => revokedAt === null).length,
         })),
@@ -24,11 +23,8 @@ export default command({
     });
     await printResult(given, args.output, shown, () =>
       table(
-        ["TENANT", "HOSTS", "TOKENS", "SINCE", "REMOVED"],
-        shown.map((one) => [
-          ...[one.tenant_id, String(one.hosts), String(one.tokens)],
-          ...[one.created_at, one.removed_at ?? ""],
-        ]),
+        ["TENANT", "HOSTS", "TOKENS", "SINCE"],
+        shown.map((one) => [one.tenant_id, String(one.hosts), String(one.tokens), one.created_at]),
       ),
     );
     return undefined;

@@ -23,6 +23,9 @@ export interface Copied {
 
 export type Progress = (done: number, size: number) => void;
 
+/** What one call carries to a host: its arguments are JSON, with the bytes in base64, of at most 1 MiB in all. */
+const maxSentBytes = 512 * 1024;
+
 const partOf = (path: string): string => `${path}.aegis-part`;
 const changed = (path: string) =>
   new AegisError("conflict", `${path} changed while it was copied`, { hint: "copy it again" });
@@ -95,7 +98,7 @@ export async function upload(calls: HostCalls, from: string, to: string, progres
   try {
     // At least once, so that an empty file comes to be too.
     do {
-      const bytes = Buffer.alloc(Math.min(maxChunkBytes, size - at));
+      const bytes = Buffer.alloc(Math.min(maxSentBytes, size - at));
       const { bytesRead } = await file.read(bytes, 0, bytes.length, at);
       if (bytesRead < bytes.length) throw changed(from);
       const last = at + bytesRead === size;
