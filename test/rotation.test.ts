@@ -375,19 +375,32 @@ describe("57 a token that has expired", () => {
     }
   });
 
-  test("a refusal that says so and is not signed brings no new token, and no long wait", async () => {
-    const up = host.doorman.hello;
-    host.doorman.hello = async (event, stream, place) => {
-      const answer = await up(event, stream, place);
-      return answer.kind === "refused" ? { ...answer, refusal: null } : answer;
-    };
-    await sleepUntil((await expiry()) + dayMs);
+  test("a refusal that nobody signed costs no more than one new token an hour, and no long wait", async () => {
+    host.doorman.hello = async () => ({
+      ...{ kind: "refused", status: 16, message: "the node token is good no more", refusal: null },
+    });
     const one = await host.start();
-    const { ended } = await one.connect();
-    const end = await ended;
-    expect(one.daemon.log.events()).not.toContain("node_token_renewed");
-    expect(end).toMatchObject({ kind: "lost" });
-    expect(end.kind === "lost" ? (end.retryAfterMs ?? 0) : -1).toBe(0);
+    const renewed = () => one.daemon.log.events().filter((event) => event === "node_token_renewed").length;
+    for (const expected of [1, 1, 2]) {
+      const { ended } = await one.connect();
+      const end = await ended;
+      expect(causeOf(end)).toBe("the node token is good no more");
+      expect(end.kind === "lost" ? (end.retryAfterMs ?? 0) : -1).toBe(0);
+      expect(renewed()).toBe(expected);
+      await host.pass(31 * 60_000);
+    }
+  });
+
+  test("a token whose key the controller revoked is replaced, by the host's own key", async () => {
+    const one = await host.start();
+    // As after `controller keys revoke token`: what that key signed counts no more.
+    const { keys } = host.strict;
+    const tokenKeys = new Map([...keys.keyset.tokenKeys].filter(([kid]) => kid !== keys.token.kid));
+    const next = newKey();
+    Object.assign(keys, { token: next, keyset: { ...keys.keyset, tokenKeys: tokenKeys.set(next.kid, next) } });
+    Object.assign(host.strict.keyset, { tokenKeys });
+    expect((await one.connect()).connected).toBe(true);
+    expect(one.daemon.log.events()).toContain("node_token_renewed");
   });
 });
 

@@ -24,6 +24,7 @@ import { newestOnly } from "./newest-only.ts";
 import { creditWindowBytes, type NodeSession, nodeSession, type SessionStream } from "./node-session.ts";
 import type { ResultLedger } from "./result-ledger.ts";
 import { endWithKey, resultKey, sessionKey } from "./rotation.ts";
+import { endWithAge } from "./session-age.ts";
 import { defaultHeartbeatMs, type Sessions } from "./sessions.ts";
 
 const { EdgeCapabilities, GoodbyeReason, SealConfirm, SealRefusal } = aegis.cluster.v1;
@@ -277,6 +278,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
       for (const step of options.keysetsSince?.(keysetVersion) ?? []) session.bring(step);
       void noted(arrived(session));
       void endWithKey(session, keyUntilMs, { store, clock, time, signal: left.signal });
+      void endWithAge(session, { clock, signal: left.signal });
       log.info("node_connected", { node_id: nodeId, tenant_id: tenantId, software_version: hello.softwareVersion });
       return true;
     }

@@ -83,6 +83,8 @@ export interface LiveSession {
 }
 
 export interface NodeSession extends LiveSession {
+  /** Calls that are not answered yet. */
+  readonly carries: number;
   /** What CONFIRM says of the host's keyset. */
   confirmed(version: number | null): void;
   /** One frame after CONFIRM. False: it does not verify, and the stream must end. */
@@ -229,6 +231,9 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
   return {
     live,
     confirmed,
+    get carries() {
+      return pending.size;
+    },
     bring({ keyset, commandKey }) {
       if (keyset.version <= told) return;
       told = keyset.version;

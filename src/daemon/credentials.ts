@@ -21,6 +21,8 @@ export const defaultKeepOldMs = 24 * 60 * 60_000;
 export const freshTokenMs = 60 * 60_000;
 /** After a renewal that failed, and between two that did not. */
 const renewEveryMs = 10 * 60_000;
+/** Between two new tokens that are asked for without being told to. */
+const guessEveryMs = 60 * 60_000;
 const dayMs = 24 * 60 * 60_000;
 const pruneEveryMs = 60 * 60_000;
 
@@ -77,6 +79,7 @@ export function createCredentials(options: CredentialsOptions): Credentials {
   const { nodeId, tenantId, files, keyset, clock, log } = options;
   let current: NodeCredentials = { nodeKey: options.nodeKey, nodeToken: options.nodeToken };
   let last: Promise<unknown> = Promise.resolve();
+  let guessedAt = Number.NEGATIVE_INFINITY;
 
   /** One change after the other: two at once would each archive the other's key. */
   function inTurn<T>(change: () => Promise<T>): Promise<T> {
@@ -172,13 +175,15 @@ export function createCredentials(options: CredentialsOptions): Credentials {
     renew: (why) =>
       inTurn(async () => {
         const next = await unfinished();
-        if (why === "expired") {
-          const granted = await renewToken().catch((error: unknown) => {
-            if (!next) throw error;
-            return unlessUnauthenticated(error);
-          });
-          if (granted) return current;
-        }
+        if (why === "unknown" && next) return (await settle(next, defaultKeepOldMs)) ? current : null;
+        // Nobody signed why: a new token helps where the old one's key is gone, and is not asked for at every attempt.
+        if (why === "unknown" && clock.monotonic() - guessedAt < guessEveryMs) return null;
+        if (why === "unknown") guessedAt = clock.monotonic();
+        const granted = await renewToken().catch((error: unknown) => {
+          if (why === "expired" && !next) throw error;
+          return unlessUnauthenticated(error);
+        });
+        if (granted) return current;
         return next && (await settle(next, defaultKeepOldMs)) ? current : null;
       }),
     finish: () =>
