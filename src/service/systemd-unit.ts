@@ -50,12 +50,13 @@ export const updateUnitName = "aegis-edge-update.path";
 /** Outside the sandbox, where an executable can be replaced; it takes only releases of the key built into it. */
 function updateFiles({ executable, stateDir, runAs, home, env }: ServiceSpec): ServiceFile[] {
   const folder = dirname(unitPath({ runAs, home }));
+  // PathExists takes the rest of its line for one path: nothing is quoted there.
   const path = `# ${marker}
 [Unit]
 Description=Waits until the AEGIS edge daemon asks for an update
 
 [Path]
-PathExists=${pathWord(join(stateDir, "run/update/request.json"))}
+PathExists=${join(stateDir, "run/update/request.json").replace(/%/g, "%%")}
 
 [Install]
 WantedBy=${runAs === null ? "default.target" : "multi-user.target"}
@@ -71,7 +72,7 @@ Type=oneshot
 TimeoutStartSec=900
 ${Object.entries({ ...env, AEGIS_UPDATE_FOR: stateDir })
   .map(([name, value]) => `Environment=${word(`${name}=${value}`)}\n`)
-  .join("")}ExecStart=${[executable, "update"].map(word).join(" ")}
+  .join("")}ExecStart=${[executable, "update"].map(argument).join(" ")}
 NoNewPrivileges=true
 PrivateTmp=true
 UMask=0022
@@ -87,7 +88,7 @@ const bound = ({ path, mode }: AllowedFolder): string =>
 
 function unit(spec: ServiceSpec): string {
   const { executable, configPath, runAs, env } = spec;
-  const command = [executable, "edge", "run", "--config", configPath].map(word).join(" ");
+  const command = [executable, "edge", "run", "--config", configPath].map(argument).join(" ");
   const edit = runAs === null ? "systemctl --user edit aegis-edge" : "systemctl edit aegis-edge";
   return `# ${marker}
 # It may be written again; your own changes belong into: ${edit}
@@ -181,9 +182,12 @@ const systemFolders = (shown: readonly string[]): string =>
 
 const isBelow = (path: string, folder: string): boolean => path === folder || path.startsWith(`${folder}/`);
 
-/** One word of a command line or an assignment: `%` and `$` stand for themselves, and quotes keep spaces. */
+/** One word of a command line: `%` and `$` stand for themselves, and quotes keep blanks. */
+export const argument = (text: string): string => word(text.replace(/\$/g, "$$$$"));
+
+/** One NAME=VALUE of Environment=, in which `$` means nothing. */
 export function word(text: string): string {
-  const literal = text.replace(/%/g, "%%").replace(/\$/g, "$$$$");
+  const literal = text.replace(/%/g, "%%");
   return /^[\w@%+=:,./$-]+$/.test(literal) ? literal : `"${literal.replace(/[\\"]/g, "\\$&")}"`;
 }
 
