@@ -63,12 +63,9 @@ const call = (tool: string, args: object) =>
     ...["--tool", tool, "--args", JSON.stringify(args)],
   );
 
-needs(
-  "linux",
-  "command:cc",
-  "command:python3",
-  "command:setpriv",
-)("a tool reads neither key nor memory nor environment, changes no setting, and stops no daemon", async () => {
+const attacked = needs("linux", "command:cc", "command:python3", "command:setpriv");
+
+attacked("a tool reads neither key nor memory nor environment, changes no setting, and stops no daemon", async () => {
   const key = readFileSync(join(host.stateDir, "node.key"));
   const settings = host.settings();
   const { identity } = jsonOf(await host.run("edge", "status", "-o", "json"));
@@ -128,7 +125,7 @@ needs("linux")("a secret reaches the command that the owner gave it to, and noth
   expect((await sh("true")).stderr).toContain("this host keeps no secret named db");
 });
 
-needs("linux")("the owner reads all of it afterwards, and nobody else does", async () => {
+attacked("the owner reads all of it afterwards, and nobody else does", async () => {
   const calls = jsonOf(await host.run("edge", "log", "-o", "json"));
   const attack = calls.find(({ args }: { args: string }) => args?.includes("attack.py"));
   expect(attack).toMatchObject({
