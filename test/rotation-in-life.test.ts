@@ -97,6 +97,25 @@ describe("while a call streams", () => {
   });
 });
 
+test("an operator rotates the keys of a fleet, where each host's policy allows it", async () => {
+  const [able, unable] = [
+    await site.addHost("fleet-1", { enroll: ["--full-access", "--label", "rotates=yes"] }),
+    await site.addHost("fleet-2", { enroll: ["--label", "rotates=yes"] }),
+  ];
+  const before = [publicKey(able), publicKey(unable)];
+  const ran = await site.desk.run(
+    ...["edge", "fleet", "keys", "rotate", "--target", "labels=rotates=yes", "--yes", "-o", "json"],
+  );
+  expect(ran.exit).toBe(6);
+  expect(publicKey(able)).not.toBe(before[0] as string);
+  expect(publicKey(unable)).toBe(before[1] as string);
+  expect(ran.stdout).toContain("security_context_not_found");
+  for (const host of [able, unable]) {
+    await works(host);
+    expect(sessions(host)).toBe(1);
+  }
+});
+
 describe("where no daemon runs", () => {
   test("the command does it itself, and files are as private as ever", async () => {
     const host = await site.addHost("idle", { start: false });

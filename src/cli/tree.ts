@@ -92,6 +92,9 @@ export const tree = group("aegis runs commands on machines you own, under a poli
       cancel: leaf("cancel a run that is going on", () => import("./edge/fleet-cancel.ts")),
       runs: leaf("list what was run", () => import("./edge/fleet-runs.ts")),
       show: leaf("one run, and how each host fared", () => import("./edge/fleet-show.ts")),
+      keys: group("The keys of many hosts.", {
+        rotate: leaf("give each host a new key", () => import("./edge/fleet-keys-rotate.ts")),
+      }),
       update: leaf("update aegis on one host after the other", () => import("./edge/fleet-update.ts")),
     }),
   }),

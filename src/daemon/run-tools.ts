@@ -1,5 +1,6 @@
 /** The tools this host offers, and how they are kept away from its identity. */
 import { join } from "node:path";
+import { AegisError } from "../errors.ts";
 import { findLauncher, identityProtection, launcherDirs } from "../native/launcher.ts";
 import type { Clock } from "../platform/clock.ts";
 import { type Log, type Secret, silentLog } from "../platform/log.ts";
@@ -11,6 +12,7 @@ import { fsTools } from "../tools/fs-tools.ts";
 import { hostInfo } from "../tools/host-info.ts";
 import { jobTools } from "../tools/job-tools.ts";
 import { createJobs } from "../tools/jobs.ts";
+import { keyRotation, type RotateKeys } from "../tools/key-rotation.ts";
 import type { McpServerSpec } from "../tools/mcp-connection.ts";
 import { createMcpServer } from "../tools/mcp-server.ts";
 import { mcpTools } from "../tools/mcp-tool.ts";
@@ -40,9 +42,14 @@ export interface HostToolsOptions {
   log?: Log;
   /** A secret the owner keeps on this host; null when there is none of that name. */
   secret?(name: string): Promise<Secret | null>;
+  /** Gives this host a new key, where its daemon runs. */
+  rotateKeys?: RotateKeys;
   /** An MCP server offers something else than before. */
   onToolsChanged?(): void;
 }
+
+const noDaemon: RotateKeys = () =>
+  Promise.reject(new AegisError("unavailable", "only a running daemon changes its key at a call"));
 
 export async function hostTools({
   stateDir,
@@ -64,6 +71,7 @@ export async function hostTools({
   const commands = commandHost(host);
   const jobs = createJobs(commands, join(stateDir, "run", "jobs"));
   const { mcpServers = [], log = silentLog, secret = async () => null, onToolsChanged: onChanged = () => {} } = more;
+  const { rotateKeys = noDaemon } = more;
   const directory = join(stateDir, "run", "mcp");
   const servers = mcpServers.map((spec) =>
     createMcpServer({ spec, host: commands, log, secret, directory, onChanged }),
@@ -72,6 +80,7 @@ export async function hostTools({
   const own = [
     ...[cmdRun({ ...host, jobs }), ...jobTools({ jobs, clock }), ...fsTools({ clock })],
     ...[hostInfo({ clock }), ...serviceTools(commands), selfUpdate(updateDesk(stateDir, env))],
+    keyRotation(rotateKeys),
   ];
   const registry = createRegistry(own, [mcp]);
   const close = async () => void (await Promise.all([jobs.close(), mcp.close()]));

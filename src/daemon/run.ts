@@ -16,6 +16,7 @@ import { checkStateDir } from "../identity/state-dir.ts";
 import type { Clock } from "../platform/clock.ts";
 import { type Log, type LogLevel, logLevels } from "../platform/log.ts";
 import type { Environment } from "../platform/paths.ts";
+import type { RotateKeys } from "../tools/key-rotation.ts";
 import { version } from "../version.ts";
 import { callLimits } from "./call-limits.ts";
 import { detect, encodeCapabilities } from "./capabilities.ts";
@@ -23,6 +24,7 @@ import { compatUsers } from "./compat-call.ts";
 import { type CompatSessionOptions, runCompatSession } from "./compat-session.ts";
 import { createCredentials, type NodeCredentials } from "./credentials.ts";
 import { dialler } from "./dial.ts";
+import { hiddenPlaces } from "./hidden-places.ts";
 import { keepKeyset, loadIdentity } from "./host-identity.ts";
 import { createInvocations } from "./invocations.ts";
 import type { Host } from "./invoke.ts";
@@ -132,9 +134,10 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const secrets = openSecrets(stateDir);
   const secret = (name: string) => secrets.read(name);
   const { mcpServers } = config;
+  const rotateKeys: RotateKeys = ({ keepOldMs }) => credentials.rotate({ keepOldMs, force: false });
   const onToolsChanged = () => tell("capabilities");
   const about = { stateDir, protectedPaths: closed, clock, env, home };
-  const tools = await hostTools({ ...about, mcpServers, log, secret, onToolsChanged });
+  const tools = await hostTools({ ...about, mcpServers, log, secret, onToolsChanged, rotateKeys });
   void tools.learn();
   if (!tools.identity.protected) log.warn("identity_readable_by_tools", { why: tools.identity.detail.join("; ") });
 
@@ -154,6 +157,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
     paused: () => isPaused(stateDir),
     secret,
     protectedPaths: [...closed.closed, ...closed.readOnly],
+    hidden: await hiddenPlaces(env, home),
   };
   const outbox = createOutbox({ nodeId, nodeKey, clock, log });
   const { maxConcurrent } = config;
