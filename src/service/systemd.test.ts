@@ -87,6 +87,14 @@ test("a system without user namespaces, and a login without a manager, are said 
   expect(lost?.hint).toContain("XDG_RUNTIME_DIR");
 });
 
+test("a folder that systemd would lose on the way is refused before anything is written", async () => {
+  const manager = scripted({ systemctl: { stdout: "running\n" }, "systemd-run": {} });
+  const allowing = (path: string) => ({ ...spec, allow: [{ path, mode: "ro" as const }] });
+  for (const path of ["/home/ann/it's", '/home/ann/"x"', "/home/ann/a\tb"])
+    expect((await systemd.obstacle(allowing(path), manager))?.message).toContain(JSON.stringify(path));
+  expect(await systemd.obstacle(allowing("/home/ann/a b:c%$é"), manager)).toBeNull();
+});
+
 test("who may not linger is told what an administrator has to type", async () => {
   const refused = scripted({ "loginctl show-user": { stdout: "no\n" } });
   expect(await systemd.linger(spec, "ann", refused)).toContain("sudo loginctl enable-linger ann");

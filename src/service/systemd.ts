@@ -60,7 +60,16 @@ export const systemd: ServiceManager = {
   }),
 };
 
+/** From 254 on systemd shows a service no folder with such a letter: it loses it on the way to its own executor. */
+const unshowable = /["'\u0000-\u001f\u007f]/;
+
 async function obstacle(spec: ServiceSpec, { run, env }: ManagerOptions): Promise<AegisError | null> {
+  const shown = [spec.executable, spec.stateDir, spec.configPath, ...spec.allow.map(({ path }) => path)];
+  const lost = spec.allowUnsandboxed ? undefined : shown.find((path) => unshowable.test(path));
+  if (lost !== undefined)
+    return new AegisError("unprocessable", `systemd cannot show ${JSON.stringify(lost)} to a service`, {
+      hint: "use a path without quotes and control characters",
+    });
   const state = await systemctl(run, spec, "is-system-running");
   if (!/^(?:running|degraded|starting|initializing|maintenance)\s*$/.test(state.stdout)) {
     const said = (state.stderr || state.stdout).trim();
