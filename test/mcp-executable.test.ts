@@ -149,7 +149,6 @@ describe("aegis mcp", () => {
     const connecting = new Client({ name: "test", version: "1" }).connect(new StdioClientTransport({ ...asked, env }));
     await expect(connecting).rejects.toThrow("is not one of this");
   });
-  });
 
   test("ends with its client's stdin, writes nothing but MCP, and leaves a message that is none behind it", async () => {
     const { exit, stdout, stderr } = await desk.feed("this is no JSON\n", "mcp");
