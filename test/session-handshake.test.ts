@@ -4,11 +4,13 @@ import { createDoorman, doorLimits } from "../src/controller/doorman.ts";
 import { resultLedger } from "../src/controller/result-ledger.ts";
 import type { StreamEnd } from "../src/daemon/link.ts";
 import { handshakeTimeoutMs } from "../src/daemon/session.ts";
+import { supervise } from "../src/daemon/supervise.ts";
 import { advance } from "../src/envelope/keyset.ts";
 import { signRefusal, verifyRefusal } from "../src/envelope/refusal.ts";
 import { uuidBytes } from "../src/envelope/statement.ts";
 import { aegis } from "../src/wire/gen/messages.js";
 import { toLong } from "../src/wire/whole.ts";
+import { fakeClock } from "./support/fake-clock.ts";
 import { type HeardEvent, honestRelay, memoryLink } from "./support/memory-link.ts";
 import { type AcceptBody, frameOf, rogueDaemon, sealed } from "./support/rogue.ts";
 import { settled } from "./support/scripted-host.ts";
@@ -295,6 +297,34 @@ describe("a refusal", () => {
       kind: "lost",
       cause: expect.objectContaining({ message: "this host was revoked" }),
     });
+  });
+
+  test("67 is tried again within a minute, and only what is signed makes the host wait for 15", async () => {
+    for (const [signed, most] of [
+      [false, 60_000],
+      [true, 15 * 60_000],
+    ] as const) {
+      const stage = daemonStage();
+      const stop = new AbortController();
+      const delays: number[] = [];
+      const supervised = supervise(
+        async () => {
+          const session = await stage.begin(false);
+          const refusal = signed ? { refusal: refusalOf(stage, {}) } : {};
+          stage.rogue.end({ status: 7, message: "this host was revoked", ...refusal });
+          return await session.ended;
+        },
+        {
+          clock: fakeClock({ auto: true }),
+          backoff: { scheduleMs: [1_000, 2_000, 5_000, 15_000, 60_000], random: () => 1 },
+          healthyAfterMs: 60_000,
+          signal: stop.signal,
+          onRetry: ({ delayMs }) => delays.push(delayMs) === 8 && stop.abort(),
+        },
+      );
+      await supervised;
+      expect(delays.at(-1)).toBe(most);
+    }
   });
 
   test("by another key, for another Hello or another host, or garbled, is one too", async () => {

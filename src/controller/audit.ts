@@ -26,6 +26,7 @@ export type AuditKind =
   | "host_changed"
   | "host_told"
   | "host_revoked"
+  | "host_contended"
   | "group_changed"
   | "dispatch"
   | "result"

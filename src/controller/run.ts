@@ -114,7 +114,13 @@ export async function startController(options: ControllerOptions): Promise<Runni
     await audit.seal().catch((error: unknown) => log.error("audit_not_sealed", { error: AegisError.from(error) }));
 
     const bus = inProcessBus();
-    const sessions = createSessions(bus, time, { onStream: () => metrics.streamOpened(), log });
+    const sessions = createSessions(bus, time, {
+      ...{ onStream: () => metrics.streamOpened(), log },
+      onContended: (nodeId, tenantId) =>
+        void recordAudit(store, { at: time(), kind: "host_contended", tenantId, nodeId, detail: {} }).catch(
+          (error: unknown) => log.error("audit_not_written", { error: AegisError.from(error) }),
+        ),
+    });
     const certificateExpiresAt = Date.parse(new X509Certificate(tls.certPem).validTo);
     metrics.attach({ store, sessions, certificateExpiresAt, time });
     const ledger = resultLedger({ store, time, log });

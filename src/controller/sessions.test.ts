@@ -129,7 +129,9 @@ test("one session is ended, or all, each with its reason", () => {
 test("two hosts with one key that push each other out raise an alarm, a host that reconnects now and then does not", () => {
   let now = 1_000_000;
   const log = recordedLog();
-  const sessions = createSessions(inProcessBus(), () => now, { log });
+  const contended: string[] = [];
+  const onContended = (nodeId: string) => void contended.push(nodeId);
+  const sessions = createSessions(inProcessBus(), () => now, { log, onContended });
   for (let at = 0; at < 12; at++) {
     sessions.add(live("calm").session, 30_000);
     now += 4 * 60_000;
@@ -139,4 +141,6 @@ test("two hosts with one key that push each other out raise an alarm, a host tha
   expect(log.find("node_contended")).toBeUndefined();
   sessions.add(live("cloned").session, 30_000);
   expect(log.find("node_contended")).toMatchObject({ node_id: "cloned", replacements: 4 });
+  sessions.add(live("cloned").session, 30_000);
+  expect(contended).toEqual(["cloned"]);
 });

@@ -38,10 +38,16 @@ const contention = { replacements: 3, withinMs: 10 * 60_000 };
 export interface SessionEvents {
   /** A stream was opened; what is returned is called when it is gone. */
   onStream?: () => () => void;
+  /** Two hosts use one key, as far as anybody can tell; once for each time that it begins. */
+  onContended?: (nodeId: string, tenantId: string) => void;
   log?: Log;
 }
 
-export function createSessions(bus: Bus, time: () => number, { onStream, log }: SessionEvents = {}): Sessions {
+export function createSessions(
+  bus: Bus,
+  time: () => number,
+  { onStream, onContended, log }: SessionEvents = {},
+): Sessions {
   const replaced = new Map<string, number[]>();
 
   /** Two live hosts with one key push each other out for ever: somebody must be told. */
@@ -49,6 +55,7 @@ export function createSessions(bus: Bus, time: () => number, { onStream, log }: 
     const now = time();
     const times = [...(replaced.get(nodeId) ?? []), now].filter((at) => now - at < contention.withinMs);
     replaced.set(nodeId, times);
+    if (times.length === contention.replacements + 1) onContended?.(nodeId, tenantId);
     if (times.length > contention.replacements)
       log?.error("node_contended", {
         ...{ node_id: nodeId, tenant_id: tenantId, replacements: times.length },
