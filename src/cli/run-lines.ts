@@ -1,5 +1,5 @@
 /** Shows a run as plain lines: each host's output with its name in front, failures and the sum on stderr. */
-import type { FleetEvent } from "../api/events.ts";
+import type { CapturedText, FleetEvent } from "../api/events.ts";
 import { type PrefixedLines, prefixedLines } from "./prefixed-lines.ts";
 import { hostsInWords, inWords, type RunView, summaryWords } from "./run-report.ts";
 import { printable, type Terminal } from "./terminal.ts";
@@ -8,11 +8,17 @@ import { printable, type Terminal } from "./terminal.ts";
 export const bytesOf = ({ data, base64 }: { data?: string | undefined; base64?: string | undefined }): Uint8Array =>
   base64 === undefined ? Buffer.from(data ?? "", "utf8") : Buffer.from(base64, "base64");
 
+/** The bytes that are kept of a pipe; what was omitted between them is for records to tell. */
+const endsOf = ({ head, tail, encoding }: CapturedText): Uint8Array =>
+  Buffer.concat([head, tail].map((text) => Buffer.from(text, encoding)));
+
 interface HostLines {
   name: string;
   stdout: PrefixedLines;
   stderr: PrefixedLines;
   skippedBytes: number;
+  /** Something of its output came while it ran. */
+  live: boolean;
 }
 
 export function linesView(terminal: Pick<Terminal, "data" | "passthrough" | "note">): RunView {
@@ -46,17 +52,23 @@ export function linesView(terminal: Pick<Terminal, "data" | "passthrough" | "not
             stdout: prefixedLines(`${name} | `, terminal.data),
             stderr: prefixedLines(`${name} | `, terminal.passthrough),
             skippedBytes: 0,
+            live: false,
           });
           break;
         }
         case "command_progress": {
           const host = hosts.get(data.node_id);
-          if (host) host.skippedBytes += data.skipped_bytes;
+          if (host) {
+            host.skippedBytes += data.skipped_bytes;
+            host.live = true;
+          }
           await host?.[data.stream].push(bytesOf(data));
           break;
         }
         case "command_result": {
           const host = hosts.get(data.node_id);
+          // A tool that prints nothing while it works answers at its end.
+          if (host && !host.live) await host.stdout.push(endsOf(data.stdout));
           if (host) await finish(host);
           const name = host?.name ?? data.node_id;
           if (host && host.skippedBytes > 0)

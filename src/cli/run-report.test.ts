@@ -229,6 +229,20 @@ test("lines: output by host, failures and the sum apart from it", async () => {
   ]);
 });
 
+test("lines: what a tool answers at its end is shown, and what a command printed while it ran not again", async () => {
+  const { terminal, out, err } = screen();
+  const note = "the service's sandbox hides it";
+  const events = [
+    ...[started(), nodeStarted(web1, "web-1"), nodeStarted(web2, "web-2"), output(web2, "stdout", "b\n")],
+    result(web1, { stdout: { ...pipe, head: '{"content":', tail: '"x"}\n', bytes: 16 } }),
+    result(web2, { ...failed, stdout: { ...pipe, head: "b\n", bytes: 2 }, structured: { note } }),
+    ended("complete", { ok: 1, err: 1 }),
+  ];
+  await followRun(controller(events), request, linesView(terminal), never);
+  expect(out()).toBe('web-2 | b\nweb-1 | {"content":"x"}\n');
+  expect(err()).toContain(`web-2: exit 3; ${note}\n`);
+});
+
 test("lines: what a host printed last is shown once that host is done, not when all are", async () => {
   const { terminal, out } = screen();
   const events = [

@@ -118,10 +118,17 @@ export function exitOf({ outcome, summary, refusal, skipped, results, doubts }: 
 /** What became of one call, in a few words. */
 export function inWords(result: CommandResult): string {
   if (result.ok) return "ok";
-  if (result.error_kind === "nonzero_exit") return `exit ${result.exit_code}`;
+  const note = noteOf(result);
+  if (result.error_kind === "nonzero_exit") return `exit ${result.exit_code}${note === null ? "" : `; ${note}`}`;
   if (result.error_kind === "signal") return `ended by ${result.signal ?? "a signal"}`;
   const kind = result.error_kind ?? result.outcome;
   return result.error_message ? `${kind}: ${result.error_message}` : kind;
+}
+
+/** What the host adds to a failure; null when nothing. */
+export function noteOf({ structured }: Pick<CommandResult, "structured">): string | null {
+  const note = typeof structured === "object" && structured !== null && "note" in structured ? structured.note : null;
+  return typeof note === "string" ? note : null;
 }
 
 /** `3 ok, 1 failed, 1 skipped`. */

@@ -98,6 +98,7 @@ function setup(changes: Partial<Host> = {}) {
     limits: callLimits(clock),
     paused: () => false,
     protectedPaths: ["/srv/state"],
+    hidden: () => null,
     home: "/home/ann",
     ...changes,
   };

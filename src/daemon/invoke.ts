@@ -20,6 +20,7 @@ import {
   type ToolResult,
 } from "../tools/tool.ts";
 import type { CallLimits } from "./call-limits.ts";
+import { explainHidden, type Hidden } from "./hidden-places.ts";
 import type { OperatorRefusal, Operators, SignAgain } from "./operators.ts";
 import type { ReceivedCall } from "./received.ts";
 import type { ReplayGuard } from "./replay.ts";
@@ -44,6 +45,8 @@ export interface Host {
   protectedPaths: readonly string[];
   /** The real path of the home directory. */
   home: string;
+  /** What the service's sandbox keeps from tools. */
+  hidden: Hidden;
 }
 
 export interface Invoked {
@@ -89,7 +92,8 @@ export async function invoke(
   const { call, granted, release } = permission;
   try {
     onBegin?.(proven);
-    return { result: await call.run({ ...context, ...granted }), started: true, ...proven };
+    const result = await call.run({ ...context, ...granted });
+    return { result: await explainHidden(result, call.accesses, host.hidden), started: true, ...proven };
   } finally {
     release();
   }

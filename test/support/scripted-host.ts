@@ -114,6 +114,7 @@ export function scriptedHost({
     limits: callLimits(clock),
     paused: () => false,
     protectedPaths: [],
+    hidden: () => null,
     home: "/home/tester",
   };
 }

@@ -11,7 +11,7 @@ import { signingOf } from "../operator-signing.ts";
 import { duration, pairs } from "../options.ts";
 import { bareView } from "../run-bare.ts";
 import { linesView } from "../run-lines.ts";
-import { exitOf, followRun, inWords, type RunReport, tellDoubts } from "../run-report.ts";
+import { exitOf, followRun, inWords, noteOf, type RunReport, tellDoubts } from "../run-report.ts";
 import { readBounded } from "../secret-input.ts";
 import type { Terminal } from "../terminal.ts";
 import { contextFlag } from "./fleet-flags.ts";
@@ -120,7 +120,11 @@ function endSingle(report: RunReport, terminal: Terminal, stop: AbortSignal): nu
 function endOf(result: CommandResult, terminal: Terminal): number {
   if (result.output === "incomplete") terminal.warn("not all of its output arrived");
   if (result.ok) return 0;
-  if (result.error_kind === "nonzero_exit" && result.exit_code !== null) return result.exit_code;
+  if (result.error_kind === "nonzero_exit" && result.exit_code !== null) {
+    const note = noteOf(result);
+    if (note !== null) terminal.note(note);
+    return result.exit_code;
+  }
   const number = constants.signals[result.signal as NodeJS.Signals];
   if (result.error_kind === "signal" && number !== undefined) return 128 + number;
   terminal.fail(new AegisError("internal", inWords(result)));
