@@ -46,6 +46,8 @@ export interface Invocations {
   stop(graceMs: number): Promise<void>;
   readonly active: number;
   readonly queued: number;
+  /** How many were answered so far. */
+  readonly answered: number;
   readonly draining: boolean;
 }
 
@@ -64,6 +66,7 @@ export function createInvocations(options: InvocationsOptions): Invocations {
   /** Aborts when the drain that goes on is over; null when none does. */
   let draining: AbortController | null = null;
   let stopping = false;
+  let answeredCalls = 0;
   let allowed = options.maxConcurrent;
   /** By the controller, for as long as its stream lasts. */
   let limited: number | null = null;
@@ -72,6 +75,7 @@ export function createInvocations(options: InvocationsOptions): Invocations {
   function answer({ call, delivery, answered }: Entry, invoked: Invoked): void {
     if (answered.signal.aborted) return;
     answered.abort();
+    answeredCalls++;
     const { result, started, operator, signAgain } = invoked;
     const durationMs = clock.monotonic() - call.receivedAt;
     ownerLog?.answered(call, invoked, durationMs);
@@ -153,6 +157,9 @@ export function createInvocations(options: InvocationsOptions): Invocations {
     },
     get queued() {
       return queue.length;
+    },
+    get answered() {
+      return answeredCalls;
     },
     get draining() {
       return stopping || draining !== null;

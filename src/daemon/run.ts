@@ -39,6 +39,7 @@ import { performed, untilUntouched } from "./owner-request.ts";
 import { isPaused } from "./pause.ts";
 import { protectedPaths } from "./protected.ts";
 import type { PushedSettings, StreamSettings } from "./push-config.ts";
+import { watchQuiet } from "./quiet.ts";
 import { renewed } from "./reload.ts";
 import { replayGuard } from "./replay.ts";
 import { type OwnerRequest, serveRequests } from "./requests.ts";
@@ -71,6 +72,8 @@ export interface DaemonOptions {
   /** Settings, keys and policy are valid, and the first dial has begun. */
   onReady?: () => void;
   onState?: (state: StatusReport["state"]) => void;
+  /** A start, or calls, are over, and nothing goes on. */
+  onQuiet?: () => void;
   /** Is given what reads the settings again, to call whenever that is wanted; answers how to end that. */
   onReload?: (reload: () => Promise<void>) => () => void;
   /** Instead of gRPC. */
@@ -241,6 +244,10 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   }
 
   const stopSessions = new AbortController();
+  const quiet = watchQuiet({
+    ...{ clock, signal: stopSessions.signal, calls: () => invocations },
+    onQuiet: () => options.onQuiet?.(),
+  });
   let begun = false;
   const shared: Omit<CompatSessionOptions, keyof NodeCredentials> = {
     ...{ link, clock, log, nodeId, outbox, invocations, keepToken: credentials.keepToken },
@@ -248,8 +255,12 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
     capabilities,
     newStreamId: randomUUID,
     onState(next) {
-      if (next.kind === "heartbeat") return status.update(calls());
+      if (next.kind === "heartbeat") {
+        quiet.look();
+        return status.update(calls());
+      }
       if (next.kind === "connected") {
+        quiet.connected();
         void credentials.finish();
         return enter("connected", { connectedSince: iso(next.sinceMs), lastError: null });
       }

@@ -1,5 +1,5 @@
 /* trim(): gives back the clean file pages of this process: its resident size falls, and what is used again comes from the
- * page cache. Nothing of its own memory is touched. Answers how many mappings were given back, or a negative errno. */
+ * page cache or the file. What it has changed is never lost. Answers how many mappings were given back, or a negative errno. */
 #define _GNU_SOURCE
 #include "napi.h"
 #include <errno.h>
@@ -33,8 +33,10 @@ static int trim_line(const char *line) {
   number(&at, 16), at++;
   number(&at, 16), at++;
   number(&at, 16), at++;
-  if (number(&at, 10) == 0 || rights[1] == 'w') return 0; /* not of a file, or perhaps changed */
-  return !madvise((void *)from, to - from, rights[2] == 'x' ? MADV_DONTNEED : MADV_PAGEOUT);
+  if (number(&at, 10) == 0) return 0; /* not of a file */
+  /* Only of what nobody can write is it certain that the file has it all; of the rest the kernel takes what the file has. */
+  int is_code = rights[2] == 'x' && rights[1] != 'w';
+  return !madvise((void *)from, to - from, is_code ? MADV_DONTNEED : MADV_PAGEOUT);
 }
 
 static int trim_all(void) {

@@ -1,4 +1,5 @@
 /** `edge run`, also called `daemon`: holds the stream to the controller until it is told to stop. */
+import { giveBack } from "../../daemon/give-back.ts";
 import { runDaemon } from "../../daemon/run.ts";
 import { serviceNotifications } from "../../daemon/service-notify.ts";
 import { systemClock } from "../../platform/clock.ts";
@@ -33,7 +34,8 @@ export default command({
       void reload().then(() => service?.reloaded());
     });
     await runDaemon({
-      ...(service ? { onReady: service.ready, onState: service.state } : {}),
+      ...(service ? { onReady: () => service.ready(), onState: service.state } : {}),
+      onQuiet: giveBack({ stateDir, env, log }),
       onReload(act) {
         reload = act;
         return forgetHangups;
