@@ -2,7 +2,6 @@
 import { isEmbedded } from "../native/find.ts";
 import { launcherDirs } from "../native/launcher.ts";
 import { openNotifier } from "../native/notify.ts";
-import { trimWorkingSet } from "../native/trim.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import type { Environment } from "../platform/paths.ts";
@@ -10,7 +9,8 @@ import type { RunProgram } from "../platform/run-program.ts";
 import type { StatusReport } from "./status.ts";
 
 export interface ServiceNotifications {
-  ready(): void;
+  /** `status` is what people are shown; default: that of a daemon that begins to connect. */
+  ready(status?: string): void;
   state(state: StatusReport["state"]): void;
   /** The settings are being read again, until `reloaded`. */
   reloading(): void;
@@ -27,8 +27,6 @@ export interface ServiceNotifyOptions {
   /** Ends the watchdog's feeding. */
   signal: AbortSignal;
 }
-
-const trimAfterMs = 5_000;
 
 const words: Readonly<Record<StatusReport["state"], string>> = {
   connecting: "connecting to the controller",
@@ -52,15 +50,6 @@ export async function serviceNotifications(options: ServiceNotifyOptions): Promi
     });
   };
   let isReady = false;
-  let trimmed = false;
-
-  /** Once, when all that an idle session needs has been touched: what only a start needs goes back to its file. */
-  async function trimSoon(): Promise<void> {
-    trimmed = true;
-    await clock.sleep(trimAfterMs, signal);
-    const outcome = signal.aborted ? 0 : await trimWorkingSet(dirs);
-    if (typeof outcome === "string") log.debug("not_trimmed", { why: outcome });
-  }
 
   async function feed(everyMs: number): Promise<void> {
     while (!signal.aborted) {
@@ -70,15 +59,14 @@ export async function serviceNotifications(options: ServiceNotifyOptions): Promi
   }
 
   return {
-    ready() {
+    ready(status = words.connecting) {
       isReady = true;
-      say(`READY=1\nSTATUS=${words.connecting}`);
+      say(`READY=1\nSTATUS=${status}`);
       if (notifier.watchdogMs !== null) void feed(notifier.watchdogMs);
     },
     state(state) {
       if (!isReady) return;
       say(`STATUS=${words[state]}`);
-      if (state === "connected" && !trimmed) void trimSoon();
     },
     reloading: () => say("RELOADING=1"),
     reloaded: () => say("READY=1"),
