@@ -9,6 +9,10 @@ const serviceCommand = (verb: ServiceVerb) => async () => {
   return { default: (await import("./edge/service-control.ts")).commands[verb] };
 };
 
+const controllerService = (verb: "install" | "uninstall" | "status") => async () => ({
+  default: (await import("./controller/service.ts")).commands[verb],
+});
+
 const edgeRun = () => import("./edge/run.ts");
 
 export const tree = group("aegis runs commands on machines you own, under a policy their owners keep.", {
@@ -20,6 +24,11 @@ export const tree = group("aegis runs commands on machines you own, under a poli
       create: leaf("make a token; it is shown once", () => import("./controller/token-create.ts")),
       ls: leaf("list tokens", () => import("./controller/token-ls.ts")),
       revoke: leaf("end a token", () => import("./controller/token-revoke.ts")),
+    }),
+    service: group("The controller as a service of this system.", {
+      install: leaf("let systemd keep it running", controllerService("install")),
+      uninstall: leaf("stop it and remove the unit", controllerService("uninstall")),
+      status: leaf("whether systemd keeps it running", controllerService("status")),
     }),
     tenant: group("Who owns hosts, and is kept from all others.", {
       ls: leaf("list tenants", () => import("./controller/tenant-ls.ts")),

@@ -49,7 +49,7 @@ export const systemd: ServiceManager = {
     return `it stops when you log out, until somebody with the right to runs: sudo loginctl enable-linger ${user}`;
   },
   async status(owner, { run }) {
-    const end = await systemctl(run, owner, "show", unitName, `--property=${properties.join(",")}`);
+    const end = await systemctl(run, owner, "show", unitName, `--property=${statusProperties.join(",")}`);
     return readStatus(end.stdout);
   },
   logs: (owner, { lines, follow }) => ({
@@ -97,7 +97,7 @@ async function must(run: RunProgram, owner: Pick<Owner, "runAs">, ...words: stri
   });
 }
 
-const properties = [
+export const statusProperties = [
   "LoadState",
   "ActiveState",
   "SubState",

@@ -1,7 +1,9 @@
 /** `controller start`: serves until it is told to stop. */
 import { startController } from "../../controller/run.ts";
+import { serviceNotifications } from "../../daemon/service-notify.ts";
 import { systemClock } from "../../platform/clock.ts";
 import { resolveFrom } from "../../platform/paths.ts";
+import { systemProgram } from "../../platform/system-program.ts";
 import { command } from "../command.ts";
 import { jsonLog } from "../json-log.ts";
 import { controllerDir, dataDirFlag, port } from "../options.ts";
@@ -28,10 +30,17 @@ Ctrl-C or SIGTERM stops it: runs get 5 s to end.`,
     "insecure-http": { type: "boolean", description: "REST without TLS, on the loopback address only" },
   },
   async run(given) {
-    const { args, home, stop, terminal } = given;
+    const { args, env, home, stop, terminal } = given;
     const file = (text: string) => resolveFrom(process.cwd(), text, home);
+    const dataDir = controllerDir(args["data-dir"], given);
+    const log = jsonLog("info");
+    const service = await serviceNotifications({
+      ...{ stateDir: dataDir, env, log, clock: systemClock, signal: stop },
+      run: systemProgram(systemClock),
+    });
+    if (service) stop.addEventListener("abort", service.stopping, { once: true });
     const controller = await startController({
-      dataDir: controllerDir(args["data-dir"], given),
+      dataDir,
       httpPort: port("--port", args.port),
       ...(args["grpc-port"] === undefined ? {} : { grpcPort: port("--grpc-port", args["grpc-port"]) }),
       ...(args["tls-cert"] ? { tlsCert: file(args["tls-cert"]) } : {}),
@@ -39,8 +48,9 @@ Ctrl-C or SIGTERM stops it: runs get 5 s to end.`,
       requireStrict: args["require-strict"],
       insecureHttp: args["insecure-http"],
       clock: systemClock,
-      log: jsonLog("info"),
+      log,
     });
+    service?.ready(`serving hosts on port ${controller.grpcPort} and operators on ${controller.httpUrl}`);
     // Among JSON lines a plain one is for people only.
     if (terminal.interactive)
       terminal.note(`hosts connect on port ${controller.grpcPort}, operators on ${controller.httpUrl}; Ctrl-C stops`);

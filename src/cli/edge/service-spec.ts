@@ -90,7 +90,7 @@ function refuseHidden(executable: string): void {
 }
 
 /** A symbolic link on PATH that leads here stays what it is over updates, as Homebrew's does. */
-async function stableExecutable(): Promise<string> {
+export async function stableExecutable(): Promise<string> {
   // The kernel says so of a file that an update has replaced since this process began.
   const real = await realpath(process.execPath.replace(/ \(deleted\)$/, ""));
   const found = Bun.which("aegis");
