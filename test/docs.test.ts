@@ -3,6 +3,8 @@ import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { parseYAML } from "confbox/yaml";
+import { defaultContext } from "../src/policy/context.ts";
 import { type TerminalShell, terminals } from "./support/terminals.ts";
 
 setDefaultTimeout(120_000);
@@ -26,7 +28,8 @@ function blocksOf(markdown: string): Block[] {
 }
 
 const root = join(import.meta.dir, "..");
-const blocks = blocksOf(readFileSync(join(root, "README.md"), "utf8"));
+const readme = readFileSync(join(root, "README.md"), "utf8");
+const blocks = blocksOf(readme);
 const home = mkdtempSync(join(tmpdir(), "aegis-docs-"));
 const place = await terminals({ PATH: process.env.PATH ?? "", HOME: home, npm_config_update_notifier: "false" }, root);
 afterAll(async () => {
@@ -39,6 +42,11 @@ const lasting: readonly [command: RegExp, ready: RegExp][] = [
   [/^aegis controller start$/m, /"event":"controller_started"/],
   [/^aegis edge run$/m, /"event":"connected"/],
 ];
+
+test("README prints the policy that a fresh host has", () => {
+  const [, shown = ""] = /^```yaml\n(security_contexts:[\s\S]*?)^```/m.exec(readme) ?? [];
+  expect(parseYAML(shown)).toEqual({ security_contexts: [defaultContext({ folders: [] })] });
+});
 
 test("README's newcomer path runs as it is written", async () => {
   const shells = new Map<number, TerminalShell>();
@@ -68,5 +76,12 @@ test("README's newcomer path runs as it is written", async () => {
   expect(all).toMatch(/^ +vault {2}[0-9a-f-]{36}$/m);
   expect(all).toMatch(/^vault \| \S+$/m);
   expect(all).toMatch(/operator_signature_required: context "default" runs only what a trusted operator has signed/);
-  expect(shells.size).toBe(6);
+  expect(all).toMatch(/^verdict +allowed\nby +default\.capabilities\[2\]\ntouches +run \S*uname -a$/m);
+  expect(all).toMatch(/^verdict +denied$[\s\S]*?holds? "cat"[\s\S]*?exit status 3/m);
+  expect(all).toMatch(/args_allowlist does not hold "\/etc\/passwd"/);
+  expect(all).toMatch(/ admin +default +cmd\.run .*"cat".* refused +\S+ +policy_violation/);
+  expect(all).toMatch(/^identity +(?:protected|readable by tools)/m);
+  expect(all).toMatch(/node\.key" is closed to every tool/);
+  expect(all).toMatch(/^\[secret\]$/m);
+  expect(shells.size).toBe(7);
 });

@@ -72,6 +72,7 @@ describe("a fresh host", () => {
       "archive",
     ];
     expect(names.map(mode)).toEqual(["700", "600", "644", "600", "600", "644", "700", "700"]);
+    expect(host.text("aegis-config.yaml")).toEndWith("\n");
     expect(Object.values(host.snapshot()).join()).not.toContain(Buffer.from(token).toString("base64").slice(8, 60));
     expect(existsSync(host.file("enrollment.jwt"))).toBe(false);
     const row = await controller.store.node(enrolled.nodeId);

@@ -49,9 +49,13 @@ export function freshConfig(connection: Connection, { labels, folders, fullAcces
       security_contexts: contexts,
     },
   };
-  const text = stringifyYAML(document, { lineWidth: 120, noRefs: true });
+  const text = inYaml(document);
   return minimal ? text : commented(text);
 }
+
+/** Ends with a line break: owners append. */
+const inYaml = (document: Mapping): string =>
+  `${stringifyYAML(document, { lineWidth: 120, noRefs: true }).trimEnd()}\n`;
 
 function specOf({ nodeId, endpoint, tenantId, seal, sealRoot, pins, caPem }: Connection) {
   const tls = { ...(pins.length > 0 ? { pin_sha256: [...pins] } : {}), ...(caPem ? { ca_pem: caPem } : {}) };
@@ -108,7 +112,7 @@ export function mergedConfig(path: string, text: string, connection: Connection,
     Object.assign(mapping(mapping(edge, "capabilities"), "custom_labels"), choices.labels);
   grant(spec, choices);
   if (!existing.bare && isDeepStrictEqual(document, before)) return null;
-  return stringifyYAML(document, { lineWidth: 120, noRefs: true });
+  return inYaml(document);
 }
 
 /** The owner's file with `folders` (absolute real paths) readable for the context `default`. Null when nothing would change. */
@@ -118,7 +122,7 @@ export function withFolders(path: string, text: string, folders: readonly string
   const document: Mapping = structuredClone(before);
   grant(mapping(document, "spec"), { labels: {}, folders, fullAccess: false, minimal: false });
   if (isDeepStrictEqual(document, before)) return null;
-  return stringifyYAML(document, { lineWidth: 120, noRefs: true });
+  return inYaml(document);
 }
 
 /** Contexts the owner wrote stay; a folder allowed now is added to `default`, and `operator` where there is none. */
