@@ -214,6 +214,13 @@ function write(folder: string, name: string, text: string, mode = 0o644): void {
 if (import.meta.main) {
   try {
     const [outFlag, only] = [process.argv.indexOf("--out"), process.argv.indexOf("--only")];
+    const stray = process.argv
+      .slice(2)
+      .find(
+        (word, index, all) =>
+          !["--out", "--only"].includes(word) && !["--out", "--only"].includes(all[index - 1] ?? ""),
+      );
+    if (stray !== undefined) throw new Error(`unknown argument ${stray}; there is: --out FOLDER --only TARGET,TARGET`);
     const names = only > 0 ? (process.argv[only + 1] ?? "").split(",") : releaseTargets.map(({ name }) => name);
     const targets = releaseTargets.filter(({ name }) => names.includes(name));
     const unknown = names.find((name) => !targets.some((target) => target.name === name));
