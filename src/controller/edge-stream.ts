@@ -1,9 +1,9 @@
 /** One stream of a host, whatever carries it: a Hello first and in time, then only what its session is made of. */
 import type { Frame } from "../envelope/frame.ts";
+import { frameOf, sealedOf } from "../envelope/sealed-frame.ts";
 import { AegisError } from "../errors.ts";
 import type { Log } from "../platform/log.ts";
 import type { aegis } from "../wire/gen/messages.js";
-import { toLong, whole } from "../wire/whole.ts";
 import type { CompatGuest } from "./compat-door.ts";
 import type { Doorman, Guest } from "./doorman.ts";
 
@@ -77,8 +77,7 @@ export function edgeStream({ doorman, address, transport, log }: EdgeStreamOptio
   async function hello(event: aegis.cluster.v1.HelloEvent.$Properties): Promise<void> {
     if (!place) return;
     place.helloCame();
-    const write = (frame: Frame) =>
-      send({ sealed: { ...frame, seq: toLong(frame.seq), timeMs: toLong(frame.timeMs) } });
+    const write = (frame: Frame) => send({ sealed: sealedOf(frame) });
     const answer = await doorman.hello(event, { write, send, end }, place);
     if (answer.kind === "refused") return refuse(answer.status, answer.message, answer.refusal);
     if (state !== "judging") return answer.guest.gone();
@@ -122,17 +121,5 @@ function heard(guest: Guest | CompatGuest, event: EdgeEvent): boolean {
   return frame !== null && guest.frame(frame);
 }
 
-/** The frame of an event that holds one and nothing else, with plain numbers. */
-function sealedFrame({ event, sealed }: EdgeEvent): Frame | null {
-  if (event !== "sealed" || !sealed) return null;
-  const seq = whole(sealed.seq);
-  const timeMs = whole(sealed.timeMs);
-  if (seq === null || timeMs === null) return null;
-  return {
-    kind: sealed.kind ?? 0,
-    seq,
-    timeMs,
-    body: sealed.body ?? new Uint8Array(),
-    auth: sealed.auth ?? new Uint8Array(),
-  };
-}
+/** The frame of an event that holds one and nothing else. */
+const sealedFrame = ({ event, sealed }: EdgeEvent): Frame | null => (event === "sealed" ? frameOf(sealed) : null);

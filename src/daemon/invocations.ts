@@ -6,8 +6,9 @@ import type { Clock } from "../platform/clock.ts";
 import { limits } from "../platform/limits.ts";
 import type { Log } from "../platform/log.ts";
 import { untilAbort } from "../platform/until-abort.ts";
+import { failed } from "../tools/results.ts";
 import type { StopReason, ToolContext } from "../tools/tool.ts";
-import { type Host, type Invoked, invoke, type Proven, refusal } from "./invoke.ts";
+import { type Host, type Invoked, invoke, type Proven } from "./invoke.ts";
 import type { Delivery, Outbox } from "./outbox.ts";
 import type { OwnerLog } from "./owner-log.ts";
 import type { ReceivedCall } from "./received.ts";
@@ -92,8 +93,8 @@ export function createInvocations(options: InvocationsOptions): Invocations {
     });
   }
 
-  const unstarted = (entry: Entry, ...refused: Parameters<typeof refusal>) =>
-    answer(entry, { result: refusal(...refused), started: false });
+  const unstarted = (entry: Entry, ...refused: Parameters<typeof failed>) =>
+    answer(entry, { result: failed(...refused), started: false });
 
   async function run(entry: Entry): Promise<void> {
     const { call, delivery, stop } = entry;
@@ -105,7 +106,7 @@ export function createInvocations(options: InvocationsOptions): Invocations {
     } catch (error) {
       log.error("call_failed", { command_id: call.commandId, tool: call.tool, error });
       answer(entry, {
-        result: refusal("internal", `${call.tool} failed on this host; its log says why`),
+        result: failed("internal", `${call.tool} failed on this host; its log says why`),
         started: true,
       });
     } finally {
@@ -183,7 +184,7 @@ export function createInvocations(options: InvocationsOptions): Invocations {
     reject(commandId, commandBody, reason) {
       ownerLog?.unreadable(commandId, reason);
       const delivery = outbox.open({ commandId, commandBody, initialCredit: 0 });
-      delivery.finish({ result: refusal("envelope_invalid", reason), started: false, durationMs: 0 });
+      delivery.finish({ result: failed("envelope_invalid", reason), started: false, durationMs: 0 });
     },
     cancel(commandId, detail) {
       const waiting = queue.findIndex((entry) => entry.call.commandId === commandId);

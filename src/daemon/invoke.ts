@@ -12,13 +12,8 @@ import type { SecurityContext } from "../policy/context.ts";
 import { evaluate } from "../policy/evaluate.ts";
 import { quote } from "../policy/quote.ts";
 import type { Registry } from "../tools/registry.ts";
-import {
-  type ErrorKind,
-  nothingCaptured,
-  type PreparedCall,
-  type ToolContext,
-  type ToolResult,
-} from "../tools/tool.ts";
+import { failed } from "../tools/results.ts";
+import type { ErrorKind, PreparedCall, ToolContext, ToolResult } from "../tools/tool.ts";
 import type { CallLimits } from "./call-limits.ts";
 import { explainHidden, type Hidden } from "./hidden-places.ts";
 import type { OperatorRefusal, Operators, SignAgain } from "./operators.ts";
@@ -88,7 +83,7 @@ export async function invoke(
     ...(signAgain && { signAgain }),
   };
   if (kind === "refused")
-    return { result: refusal(permission.errorKind, permission.message), started: false, ...proven };
+    return { result: failed(permission.errorKind, permission.message), started: false, ...proven };
   const { call, granted, release } = permission;
   try {
     onBegin?.(proven);
@@ -177,12 +172,3 @@ async function permit(received: ReceivedCall, host: Host): Promise<Permission> {
     ...proven,
   };
 }
-
-export const refusal = (errorKind: ErrorKind, errorMessage: string): ToolResult => ({
-  ok: false,
-  exitCode: 0,
-  stdout: nothingCaptured,
-  stderr: nothingCaptured,
-  errorKind,
-  errorMessage,
-});

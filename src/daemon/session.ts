@@ -8,6 +8,7 @@ import { type Freshness, freshness, tickMs } from "../envelope/freshness.ts";
 import { type PendingHello, sayHello } from "../envelope/handshake.ts";
 import { advance, type TrustedKeyset } from "../envelope/keyset.ts";
 import { maxRetryAfterMs, verifyRefusal } from "../envelope/refusal.ts";
+import { frameOf, sealedOf } from "../envelope/sealed-frame.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
@@ -439,27 +440,14 @@ function frameWriter(stream: EdgeStream, channel: DaemonChannel, timeMs: () => n
   return {
     send(kind, body) {
       const frame = channel.seal(kind, body, Math.max(0, Math.round(timeMs())));
-      return stream.send({ sealed: { ...frame, seq: toLong(frame.seq), timeMs: toLong(frame.timeMs) } });
+      return stream.send({ sealed: sealedOf(frame) });
     },
     drained: () => stream.drained(),
   };
 }
 
-/** The frame of a message that holds one and nothing else, with plain numbers. */
-function sealedFrame(command: EdgeCommand): Frame | null {
-  const { sealed } = command;
-  if (command.command !== "sealed" || !sealed) return null;
-  const seq = whole(sealed.seq);
-  const timeMs = whole(sealed.timeMs);
-  if (seq === null || timeMs === null) return null;
-  return {
-    kind: sealed.kind ?? 0,
-    seq,
-    timeMs,
-    body: sealed.body ?? new Uint8Array(),
-    auth: sealed.auth ?? new Uint8Array(),
-  };
-}
+/** The frame of a message that holds one and nothing else. */
+const sealedFrame = ({ command, sealed }: EdgeCommand): Frame | null => (command === "sealed" ? frameOf(sealed) : null);
 
 /** Ticks every 5 s and ends the session when a tick shows that time was lost. */
 async function keepTime(

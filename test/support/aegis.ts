@@ -96,14 +96,20 @@ export function playground(): Playground {
     };
   }
 
-  function kept<R extends Omit<Running, "stop">>(started: R): R & Running {
-    const stop = async (signal: NodeJS.Signals = "SIGTERM") => {
-      started.signal(signal);
-      return (await started.ended).exit;
+  function kept(child: Bun.Subprocess, seen: ReturnType<typeof observed>, ended: Promise<Outcome>): Running {
+    const { written, until } = seen;
+    const signal = (name: NodeJS.Signals) => child.kill(name);
+    const running: Running = {
+      ...{ pid: child.pid, until, signal, ended },
+      stdout: () => written.stdout,
+      stderr: () => written.stderr,
+      async stop(name = "SIGTERM") {
+        signal(name);
+        return (await ended).exit;
+      },
     };
-    const running = { ...started, stop };
     processes.add(running);
-    void running.ended.then(() => processes.delete(running));
+    void ended.then(() => processes.delete(running));
     return running;
   }
 
@@ -115,7 +121,8 @@ export function playground(): Playground {
       stdout: "pipe",
       stderr: "pipe",
     });
-    const { written, add, end, until } = observed(command);
+    const seen = observed(command);
+    const { written, add, end } = seen;
     const read = async (stream: ReadableStream<Uint8Array>, pipe: "stdout" | "stderr") => {
       const decoder = new TextDecoder();
       for await (const chunk of stream) add(pipe, decoder.decode(chunk, { stream: true }));
@@ -127,18 +134,12 @@ export function playground(): Playground {
       end();
       return { exit, ...written };
     })();
-    return kept({
-      pid: child.pid,
-      stdout: () => written.stdout,
-      stderr: () => written.stderr,
-      until,
-      signal: (name) => child.kill(name),
-      ended,
-    });
+    return kept(child, seen, ended);
   }
 
   function startOnTerminal(command: string[], env: Record<string, string>) {
-    const { written, add, end, until } = observed(command);
+    const seen = observed(command);
+    const { written, add, end } = seen;
     const decoder = new TextDecoder();
     const child = Bun.spawn(command, {
       cwd: env.HOME ?? folder,
@@ -151,15 +152,7 @@ export function playground(): Playground {
       child.terminal?.close();
       return { exit, ...written };
     })();
-    return kept({
-      pid: child.pid,
-      stdout: () => written.stdout,
-      stderr: () => written.stderr,
-      until,
-      signal: (name: NodeJS.Signals) => child.kill(name),
-      ended,
-      type: (text: string) => void child.terminal?.write(text),
-    });
+    return { ...kept(child, seen, ended), type: (text: string) => void child.terminal?.write(text) };
   }
 
   return {

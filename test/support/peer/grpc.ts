@@ -47,6 +47,37 @@ function deframe(onMessage: (data: Buffer) => void): (chunk: Buffer) => void {
   };
 }
 
+/** Messages in the order they came, for one reader, who waits for the next. */
+function arrivals() {
+  const waiting: Buffer[] = [];
+  let wake: (() => void) | null = null;
+  let over = false;
+  const ring = () => {
+    wake?.();
+    wake = null;
+  };
+  return {
+    put(data: Buffer) {
+      waiting.push(data);
+      ring();
+    },
+    end() {
+      over = true;
+      ring();
+    },
+    messages: {
+      async *[Symbol.asyncIterator]() {
+        for (;;) {
+          const next = waiting.shift();
+          if (next) yield next;
+          else if (over) return;
+          else await new Promise<void>((resolve) => (wake = resolve));
+        }
+      },
+    },
+  };
+}
+
 const statusOf = (headers: IncomingHttpHeaders): Status | null =>
   headers["grpc-status"] === undefined
     ? null
@@ -81,24 +112,19 @@ export function peerChannel(url: string, ca?: string): PeerChannel {
       "content-type": "application/grpc",
       te: "trailers",
     });
-    const waiting: Buffer[] = [];
-    let wake: (() => void) | null = null;
+    const arrived = arrivals();
     let over = false;
     let ending: Status | null = null;
     const headers = Promise.withResolvers<void>();
     const status = Promise.withResolvers<Status>();
     headers.promise.catch(() => {});
-    const ring = () => {
-      wake?.();
-      wake = null;
-    };
     const finish = () => {
       if (over) return;
       over = true;
       const last = ending ?? { code: 14, message: "the stream was cut" };
       headers.reject(new StatusError(last));
       status.resolve(last);
-      ring();
+      arrived.end();
     };
     stream.on("response", (received) => {
       ending = statusOf(received);
@@ -108,13 +134,7 @@ export function peerChannel(url: string, ca?: string): PeerChannel {
     stream.on("trailers", (received) => {
       ending = statusOf(received) ?? ending;
     });
-    stream.on(
-      "data",
-      deframe((data) => {
-        waiting.push(data);
-        ring();
-      }),
-    );
+    stream.on("data", deframe(arrived.put));
     stream.on("end", finish);
     stream.on("close", finish);
     stream.on("error", finish);
@@ -124,16 +144,7 @@ export function peerChannel(url: string, ca?: string): PeerChannel {
       cancel: () => stream.close(constants.NGHTTP2_CANCEL),
       headers: headers.promise,
       status: status.promise,
-      messages: {
-        async *[Symbol.asyncIterator]() {
-          for (;;) {
-            const next = waiting.shift();
-            if (next) yield next;
-            else if (over) return;
-            else await new Promise<void>((resolve) => (wake = resolve));
-          }
-        },
-      },
+      messages: arrived.messages,
     };
   }
 
@@ -185,30 +196,14 @@ export async function peerServer(handler: Handler, tls?: { cert: string; key: st
   });
   server.on("stream", (stream: ServerHttp2Stream, headers) => {
     const closed = Promise.withResolvers<void>();
-    const waiting: Buffer[] = [];
-    let wake: (() => void) | null = null;
-    let over = false;
+    const arrived = arrivals();
     let answered = false;
     let trailers: Status = { code: 0, message: "" };
-    const ring = () => {
-      wake?.();
-      wake = null;
-    };
-    stream.on(
-      "data",
-      deframe((data) => {
-        waiting.push(data);
-        ring();
-      }),
-    );
-    const finish = () => {
-      over = true;
-      ring();
-    };
-    stream.on("end", finish);
-    stream.on("error", finish);
+    stream.on("data", deframe(arrived.put));
+    stream.on("end", arrived.end);
+    stream.on("error", arrived.end);
     stream.on("close", () => {
-      finish();
+      arrived.end();
       closed.resolve();
     });
     stream.on("wantTrailers", () => {
@@ -234,16 +229,7 @@ export async function peerServer(handler: Handler, tls?: { cert: string; key: st
         sendHeaders();
         if (!stream.destroyed) stream.end();
       },
-      messages: {
-        async *[Symbol.asyncIterator]() {
-          for (;;) {
-            const next = waiting.shift();
-            if (next) yield next;
-            else if (over) return;
-            else await new Promise<void>((resolve) => (wake = resolve));
-          }
-        },
-      },
+      messages: arrived.messages,
       closed: closed.promise,
     };
     void Promise.resolve(handler(String(headers[":path"]), call)).catch((error: unknown) =>
