@@ -18,7 +18,8 @@ test("what init writes is what start reads", async () => {
   const loaded = await loadControllerConfig(dir);
   expect(loaded).toEqual({
     ...config,
-    limits: { hosts: 10_000, enrollmentAttemptsPerMinute: 30, enrollmentTokensPerMinute: 100 },
+    limits: { hosts: 10_000, enrollmentAttemptsPerMinute: 30, enrollmentTokensPerMinute: 100, runRetentionDays: 90 },
+    oidc: null,
   });
   expect(Object.isFrozen(loaded)).toBe(true);
 });
@@ -27,10 +28,23 @@ test("its owner may write other limits, one or all", async () => {
   const path = controllerConfigPath(dir);
   writeFileSync(path, `${renderControllerConfig(config)}limits: {hosts: 3, enrollment_tokens_per_minute: 7}\n`);
   const { limits } = await loadControllerConfig(dir);
-  expect(limits).toEqual({ hosts: 3, enrollmentAttemptsPerMinute: 30, enrollmentTokensPerMinute: 7 });
+  expect(limits).toMatchObject({ hosts: 3, enrollmentAttemptsPerMinute: 30, enrollmentTokensPerMinute: 7 });
   writeFileSync(path, `${renderControllerConfig(config)}limits: {hosts: 0, host: 1}\n`);
   await expect(loadControllerConfig(dir)).rejects.toMatchObject({
     message: expect.stringMatching(/limits\.hosts: .*; limits\.host: unknown key/),
+  });
+});
+
+test("an issuer is one that nobody can listen to, and each grant says what it gives", async () => {
+  const path = controllerConfigPath(dir);
+  const grants = "[{claim: groups, value: ops, tenant: acme, scopes: [aegis.admin]}]";
+  const write = (text: string) => writeFileSync(path, `${renderControllerConfig(config)}oidc: ${text}\n`);
+  write(`{issuer: "https://id.example/realm", audience: aegis, grants: ${grants}}`);
+  const [grant] = (await loadControllerConfig(dir)).oidc?.grants ?? [];
+  expect(grant).toMatchObject({ claim: "groups", tenant: "acme", contexts: ["default"] });
+  write(`{issuer: "http://id.example", audience: aegis, grants: [{claim: groups, value: ops, tenant: ACME}]}`);
+  await expect(loadControllerConfig(dir)).rejects.toMatchObject({
+    message: expect.stringMatching(/oidc\.issuer: expected an https URL.*oidc\.grants\[0\]\.tenant.*scopes/),
   });
 });
 

@@ -14,6 +14,29 @@ export interface ControllerConfig {
   /** RFC 3339. */
   createdAt: string;
   limits: ControllerLimits;
+  /** Whose tokens are taken besides our own; null = nobody's. */
+  oidc: OidcConfig | null;
+}
+
+/** An OpenID Connect issuer, and what its claims mean here. */
+export interface OidcConfig {
+  /** Exactly as the issuer writes it. */
+  issuer: string;
+  /** What a token must be meant for. */
+  audience: string;
+  /** The claim by which hosts know the operator; one that its users cannot set themselves. */
+  nameClaim: string;
+  /** A token gets what every grant gives that its claims match; without any it gets nothing. */
+  grants: readonly OidcGrant[];
+}
+
+export interface OidcGrant {
+  claim: string;
+  /** The claim's text, one of its words, or one of its list. */
+  value: string;
+  tenant: string;
+  scopes: readonly string[];
+  contexts: readonly string[];
 }
 
 export interface ControllerLimits {
@@ -23,9 +46,38 @@ export interface ControllerLimits {
   enrollmentAttemptsPerMinute: number;
   /** For one tenant, in a minute. */
   enrollmentTokensPerMinute: number;
+  /** How long ended runs and their results are kept, in days. The audit is kept for good. */
+  runRetentionDays: number;
 }
 
 const atLeastOne = z.number().int().min(1).max(1_000_000);
+
+const someText = z.string().min(1).max(512);
+/** Plain http only where nobody can listen. */
+const issuerUrl = z
+  .url()
+  .refine(
+    (text) => /^https:\/\/|^http:\/\/(?:localhost|127(?:\.\d+){3}|\[::1\])(?:[:/]|$)/.test(text),
+    "expected an https URL",
+  );
+
+const oidcSchema = z.strictObject({
+  issuer: issuerUrl,
+  audience: someText,
+  name_claim: someText.default("sub"),
+  grants: z
+    .array(
+      z.strictObject({
+        claim: someText,
+        value: someText,
+        tenant: z.string().regex(/^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/, "expected 1-63 of a-z, 0-9, inner hyphens"),
+        scopes: z.array(someText).min(1),
+        contexts: z.array(someText).default(["default"]),
+      }),
+    )
+    .min(1)
+    .max(1_000),
+});
 
 const schema = z.strictObject({
   controller_id: z.uuid(),
@@ -36,8 +88,10 @@ const schema = z.strictObject({
       hosts: atLeastOne.default(limits.hostsPerController),
       enrollment_attempts_per_minute: atLeastOne.default(limits.enrollmentAttemptsPerMinute),
       enrollment_tokens_per_minute: atLeastOne.default(limits.enrollmentTokensPerMinute),
+      run_retention_days: z.number().int().min(1).max(36_500).default(limits.runRetentionDays),
     })
     .prefault({}),
+  oidc: oidcSchema.optional(),
 });
 
 export const controllerConfigPath = (dataDir: string): string => join(dataDir, "controller.yaml");
@@ -55,19 +109,23 @@ export async function loadControllerConfig(dataDir: string): Promise<ControllerC
     throw new AegisError("config_invalid", `${path} is damaged: ${inWords(parsed.error.issues, document).join("; ")}`, {
       hint: "mend the file, or restore the data directory from a backup",
     });
-  const { controller_id, public_endpoint, created_at, limits: set } = parsed.data;
+  const { controller_id, public_endpoint, created_at, limits: set, oidc } = parsed.data;
   return Object.freeze({
     ...{ controllerId: controller_id, publicEndpoint: public_endpoint, createdAt: created_at },
     limits: {
       hosts: set.hosts,
       enrollmentAttemptsPerMinute: set.enrollment_attempts_per_minute,
       enrollmentTokensPerMinute: set.enrollment_tokens_per_minute,
+      runRetentionDays: set.run_retention_days,
     },
+    oidc: oidc
+      ? { issuer: oidc.issuer, audience: oidc.audience, nameClaim: oidc.name_claim, grants: oidc.grants }
+      : null,
   });
 }
 
-/** Limits are their owner's to write. */
-export const renderControllerConfig = (config: Omit<ControllerConfig, "limits">): string =>
+/** Limits and issuers are their owner's to write. */
+export const renderControllerConfig = (config: Omit<ControllerConfig, "limits" | "oidc">): string =>
   `${stringifyYAML({
     controller_id: config.controllerId,
     public_endpoint: config.publicEndpoint,

@@ -20,7 +20,9 @@ import { createEnrollment } from "./enrollment.ts";
 import { createFleet } from "./fleet.ts";
 import { startGrpc } from "./grpc.ts";
 import { createApp } from "./http/app.ts";
+import { createAuthenticator } from "./http/auth.ts";
 import { createMcpHub } from "./http/mcp.ts";
+import { createOidc, knownScopes } from "./http/oidc.ts";
 import { serveHttp } from "./http/serve.ts";
 import { createInventory } from "./inventory.ts";
 import { createKeyChanges } from "./key-changes.ts";
@@ -162,7 +164,9 @@ export async function startController(options: ControllerOptions): Promise<Runni
     opened.push(() => grpc.close());
 
     const mcp = createMcpHub({ fleet, nodes: sessions, store, clock, log });
+    const oidc = config.oidc && createOidc({ config: knownScopes(config.oidc), store, clock, time, log });
     const app = createApp({
+      authenticator: createAuthenticator({ store, time, log, oidc }),
       ...{ store, nodes: sessions, targets, enrollment, fleet, inventory, tenants, metrics, mcp, clock, time, log },
       hostNames: [endpoint.host, ...certificateNames(tls.certPem)],
       enrollmentTokensPerMinute: most.enrollmentTokensPerMinute,
@@ -180,7 +184,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     void audit.keepSealed(housekeeping.signal);
     void revocations.watch(housekeeping.signal);
     void keyChanges.watch(housekeeping.signal);
-    void keepHouse(store, time, clock, log, housekeeping.signal);
+    void keepHouse({ store, time, clock, log, runRetentionDays: most.runRetentionDays }, housekeeping.signal);
 
     let closed: Promise<void> | null = null;
     let stop: () => void = () => {};
@@ -250,13 +254,30 @@ function certificateNames(pem: string): string[] {
   return [...names.matchAll(/DNS:([^\s,"]+)/g)].map((match) => match[1] ?? "");
 }
 
-/** Forgets what has no more use. */
-async function keepHouse(store: Store, time: () => number, clock: Clock, log: Log, signal: AbortSignal): Promise<void> {
+interface House {
+  store: Pick<Store, "pruneRedemptions" | "pruneIdempotencyKeys" | "pruneRuns">;
+  time: () => number;
+  clock: Clock;
+  log: Log;
+  runRetentionDays: number;
+}
+
+/** Runs that are forgotten in one step: others use the database meanwhile. */
+const runsAtOnce = 200;
+
+/** Forgets what has no more use, now and from time to time. */
+export async function keepHouse(house: House, signal: AbortSignal): Promise<void> {
+  const { store, time, clock, log, runRetentionDays } = house;
+  const tidy = async () => {
+    const yesterday = time() - dayMs;
+    await Promise.all([store.pruneRedemptions(yesterday), store.pruneIdempotencyKeys(yesterday)]);
+    let forgotten = 0;
+    for (let some = runsAtOnce; some === runsAtOnce && !signal.aborted; forgotten += some)
+      some = await store.pruneRuns(time() - runRetentionDays * dayMs, runsAtOnce);
+    if (forgotten > 0) log.info("runs_forgotten", { count: forgotten, older_than_days: runRetentionDays });
+  };
   while (!signal.aborted) {
-    const before = time() - dayMs;
-    await Promise.all([store.pruneRedemptions(before), store.pruneIdempotencyKeys(before)]).catch((error: unknown) =>
-      log.error("housekeeping_failed", { error: AegisError.from(error) }),
-    );
+    await tidy().catch((error: unknown) => log.error("housekeeping_failed", { error: AegisError.from(error) }));
     await clock.sleep(housekeepingMs, signal);
   }
 }

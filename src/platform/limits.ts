@@ -23,14 +23,20 @@ export const limits = {
   callsPerHost: 16,
   /** Calls that wait on a host for a place. */
   queuedCallsPerHost: 256,
-  /** Live output that one command may be ahead of its reader. */
+  /** Live output that one command may be ahead of its reader; it begins with less, and all of a session share the rest. */
   creditPerCommandBytes: 4 * MiB,
+  firstCreditBytes: 256 * KiB,
+  creditPerSessionBytes: 32 * MiB,
+  /** The newest live output of one of several calls that nobody takes, on its host. */
+  progressRingBytes: 1 * MiB,
   /** Hosts that are not revoked; `limits.hosts` of the controller's settings. */
   hostsPerController: 10_000,
   /** Enrollments that one address begins and does not end, in a minute; `limits.enrollment_attempts_per_minute`. */
   enrollmentAttemptsPerMinute: 30,
   /** Enrollment tokens issued for one tenant, in a minute; `limits.enrollment_tokens_per_minute`. */
   enrollmentTokensPerMinute: 100,
+  /** How long ended runs and their results are kept; `limits.run_retention_days` of the controller's settings. */
+  runRetentionDays: 90,
   /** Targets of one run that are under way at a time. */
   targetsInFlight: 1_000,
 } as const;

@@ -335,6 +335,16 @@ export function sqliteQueries(perform: Perform, loosely: Perform = perform): Que
         return kept?.runId === row.runId ? null : kept;
       }),
     pruneIdempotencyKeys: (before) => note("DELETE FROM idempotency_keys WHERE created_at < $before", { before }),
+    pruneRuns: (before, atMost) =>
+      perform((db) => {
+        const ended = "SELECT run_id FROM runs WHERE ended_at < $before ORDER BY ended_at, run_id LIMIT $atMost";
+        let runs = 0;
+        db.together(() => {
+          db.run(`DELETE FROM commands WHERE run_id IN (${ended})`, { before, atMost });
+          runs = db.run(`DELETE FROM runs WHERE run_id IN (${ended})`, { before, atMost });
+        });
+        return runs;
+      }),
     interruptOpenRuns: (at) =>
       perform((db) => {
         let interrupted = 0;

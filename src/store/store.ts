@@ -257,6 +257,8 @@ export interface Queries {
   pruneIdempotencyKeys(before: number): Promise<void>;
   /** Runs and commands that a stopped controller left open, ended as `interrupted` and `edge_disconnected`. */
   interruptOpenRuns(at: number): Promise<number>;
+  /** Forgets runs that ended before, with their commands, at most so many at a time; answers how many. The audit stays. */
+  pruneRuns(before: number, atMost: number): Promise<number>;
 
   insertCommand(row: CommandRow): Promise<void>;
   endCommand(

@@ -5,6 +5,7 @@ import { AegisError } from "../../errors.ts";
 import type { Log } from "../../platform/log.ts";
 import type { Store } from "../../store/store.ts";
 import type { Principal } from "../dispatch-types.ts";
+import type { OidcIssuer } from "./oidc.ts";
 
 /** By this a scanner of leaked secrets knows one of ours. */
 export const apiTokenPrefix = "aegis_";
@@ -19,8 +20,9 @@ const sameHash = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.lengt
 
 /** The last use is written down this often at most. */
 const touchEveryMs = 60_000;
-/** Longest token that is looked at, in characters. */
-const maxTokenChars = 4_096;
+/** Longest token that is looked at, in characters: an issuer's hold all its claims. */
+const maxTokenChars = 12_288;
+const jwt = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 
 export interface Authenticated extends Principal {
   tokenId: string;
@@ -37,10 +39,13 @@ export function createAuthenticator({
   store,
   time,
   log,
+  oidc = null,
 }: {
   store: Store;
   time: () => number;
   log: Log;
+  /** Whose tokens count besides our own. */
+  oidc?: OidcIssuer | null;
 }): Authenticator {
   /** Token -> when its last use was last written down. */
   const touched = new Map<string, number>();
@@ -58,6 +63,7 @@ export function createAuthenticator({
       if (!authorization) throw refuse("a bearer token is needed");
       const [, token] = /^Bearer +(\S+) *$/i.exec(authorization) ?? [];
       if (!token || token.length > maxTokenChars) throw refuse("the Authorization header is not: Bearer TOKEN");
+      if (oidc && !token.startsWith(apiTokenPrefix) && jwt.test(token)) return await oidc.authenticate(token);
       const hash = hashApiToken(token);
       const row = await store.apiTokenByHash(hash);
       if (!row || !sameHash(row.hash, hash)) throw refuse("the token is not one of this controller's");
