@@ -1,23 +1,17 @@
 /** Hosts of a run that want an operator to sign again: who is asked, for how long, and what becomes of the others. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { type TestNodes, testNodes, uuidOf } from "../../test/support/controller-rows.ts";
-import { type FakeClock, fakeClock } from "../../test/support/fake-clock.ts";
-import {
-  type ScriptedCall,
-  type ScriptedDispatcher,
-  scriptedDispatcher,
-} from "../../test/support/scripted-dispatcher.ts";
+import { type TestNodes, uuidOf } from "../../test/support/controller-rows.ts";
+import type { FakeClock } from "../../test/support/fake-clock.ts";
+import type { ScriptedCall, ScriptedDispatcher } from "../../test/support/scripted-dispatcher.ts";
+import { testFleet } from "../../test/support/test-fleet.ts";
 import type { FleetEvent } from "../api/events.ts";
 import { runPolicySchema } from "../api/types.ts";
 import { AegisError } from "../errors.ts";
-import { silentLog } from "../platform/log.ts";
-import { openStore } from "../store/open.ts";
 import type { Store } from "../store/store.ts";
 import type { ResultEvent } from "./dispatch-types.ts";
-import { createFleet, type FleetRuns } from "./fleet.ts";
+import type { FleetRuns } from "./fleet.ts";
 import type { Run } from "./fleet-run.ts";
 import { maxSignaturesAgain, signaturePatienceMs } from "./fleet-signatures.ts";
-import { createTargets } from "./targets.ts";
 
 const ann = { name: "ann", tenantId: "acme", scopes: [], contexts: ["default"] };
 const [a, b, c] = ["a", "b", "c"].map((name) => uuidOf(`acme ${name}`)) as [string, string, string];
@@ -36,13 +30,8 @@ let fleet: FleetRuns;
 let react: (call: ScriptedCall) => void;
 
 beforeEach(async () => {
-  store = await openStore(":memory:");
-  nodes = testNodes();
-  clock = fakeClock();
   react = () => {};
-  dispatcher = scriptedDispatcher((call) => react(call));
-  const targets = createTargets({ store, nodes });
-  fleet = createFleet({ store, nodes, targets, dispatcher, clock, time: clock.now, log: silentLog });
+  ({ store, nodes, clock, dispatcher, fleet } = await testFleet((call) => react(call)));
   for (const name of ["a", "b", "c"]) await nodes.add(store, name);
 });
 afterEach(() => store.close());

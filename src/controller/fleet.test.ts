@@ -1,16 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { type TestNodes, testNodes, uuidOf } from "../../test/support/controller-rows.ts";
-import { type FakeClock, fakeClock } from "../../test/support/fake-clock.ts";
-import {
-  type ScriptedCall,
-  type ScriptedDispatcher,
-  scriptedDispatcher,
-} from "../../test/support/scripted-dispatcher.ts";
+import { type TestNodes, uuidOf } from "../../test/support/controller-rows.ts";
+import type { FakeClock } from "../../test/support/fake-clock.ts";
+import type { ScriptedCall, ScriptedDispatcher } from "../../test/support/scripted-dispatcher.ts";
+import { testFleet } from "../../test/support/test-fleet.ts";
 import type { CommandResult, FleetEvent } from "../api/events.ts";
 import { apiLimits } from "../api/limits.ts";
 import { runPolicySchema } from "../api/types.ts";
 import { silentLog } from "../platform/log.ts";
-import { openStore } from "../store/open.ts";
 import type { Store } from "../store/store.ts";
 import { createFleet, type FleetRequest, type FleetRuns } from "./fleet.ts";
 import type { Run } from "./fleet-run.ts";
@@ -29,13 +25,8 @@ describe("a run", () => {
   let react: (call: ScriptedCall) => void;
 
   beforeEach(async () => {
-    store = await openStore(":memory:");
-    nodes = testNodes();
-    clock = fakeClock();
     react = () => {};
-    dispatcher = scriptedDispatcher((call) => react(call));
-    const targets = createTargets({ store, nodes });
-    fleet = createFleet({ store, nodes, targets, dispatcher, clock, time: clock.now, log: silentLog });
+    ({ store, nodes, clock, dispatcher, fleet } = await testFleet((call) => react(call)));
   });
   afterEach(() => store.close());
 

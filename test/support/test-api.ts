@@ -1,26 +1,16 @@
 /** The REST API without sockets or hosts: a database in memory, tokens at hand, a dispatcher that does as it is told. */
-import { createFleet, type FleetRuns } from "../../src/controller/fleet.ts";
 import { type App, type AppOptions, createApp } from "../../src/controller/http/app.ts";
 import { createMcpHub } from "../../src/controller/http/mcp.ts";
 import { createInventory } from "../../src/controller/inventory.ts";
 import { addOperatorToken } from "../../src/controller/operator-tokens.ts";
 import { createRevocations } from "../../src/controller/revocations.ts";
-import { createTargets } from "../../src/controller/targets.ts";
 import { createTenantAdmin } from "../../src/controller/tenants.ts";
 import { silentLog } from "../../src/platform/log.ts";
-import { openStore } from "../../src/store/open.ts";
-import type { Store } from "../../src/store/store.ts";
-import { type TestNodes, testNodes } from "./controller-rows.ts";
-import { type FakeClock, fakeClock } from "./fake-clock.ts";
-import { type ScriptedCall, type ScriptedDispatcher, scriptedDispatcher } from "./scripted-dispatcher.ts";
+import type { ScriptedCall } from "./scripted-dispatcher.ts";
+import { type TestFleet, testFleet } from "./test-fleet.ts";
 
-export interface TestApi {
+export interface TestApi extends TestFleet {
   app: App;
-  store: Store;
-  nodes: TestNodes;
-  clock: FakeClock;
-  fleet: FleetRuns;
-  dispatcher: ScriptedDispatcher;
   /** What a dispatched call does at once. */
   react: (call: ScriptedCall) => void;
   /** A new token, with everything in acme unless told otherwise. */
@@ -45,14 +35,10 @@ export interface RequestOptions {
 }
 
 export async function testApi(change: Partial<AppOptions> = {}): Promise<TestApi> {
-  const store = await openStore(":memory:");
-  const nodes = testNodes();
-  const clock = fakeClock();
-  const targets = createTargets({ store, nodes });
   const api: Pick<TestApi, "react"> = { react: () => {} };
-  const dispatcher = scriptedDispatcher((call) => api.react(call));
+  const made = await testFleet((call) => api.react(call));
+  const { store, nodes, clock, targets, fleet } = made;
   const time = clock.now;
-  const fleet = createFleet({ store, nodes, targets, dispatcher, clock, time, log: silentLog });
   const revocations = createRevocations({ store, sessions: nodes, clock, log: silentLog });
   const app = createApp({
     ...{ store, nodes, targets, fleet, clock, time, log: silentLog },
@@ -87,7 +73,7 @@ export async function testApi(change: Partial<AppOptions> = {}): Promise<TestApi
   };
   const admin = (await token()).token;
   return Object.assign(api, {
-    ...{ app, store, nodes, clock, fleet, dispatcher, token },
+    ...{ app, ...made, token },
     async request(method: string, path: string, { body, token: bearer = admin, headers, signal }: RequestOptions = {}) {
       const text = typeof body === "string" || body === undefined ? body : JSON.stringify(body);
       const request = new Request(`http://localhost${path}`, {
