@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { createChallenges } from "../src/controller/challenges.ts";
 import { createEnrollment } from "../src/controller/enrollment.ts";
 import { startGrpc } from "../src/controller/grpc.ts";
+import { keepHouse } from "../src/controller/run.ts";
 import { createTls, loadTls } from "../src/controller/tls.ts";
 import { createInvocations } from "../src/daemon/invocations.ts";
 import { createOutbox } from "../src/daemon/outbox.ts";
@@ -347,6 +348,32 @@ describe("a controller", () => {
     while (api.dispatcher.calls.length === limit) await settled();
     for (const call of api.dispatcher.open) call.answer();
     expect(await finished).toContain(`"ok":${limit + 1}`);
+    await api.close();
+  });
+});
+
+describe("what is remembered", () => {
+  at("runRetentionDays", "a run that ended so long ago is there, and a day later it is not", async (limit) => {
+    const api = await testApi();
+    const row = {
+      ...{ runId: "r1", tenantId: "acme", tool: "cmd.run", context: "default", target: '"All"', policy: "{}" },
+      ...{ principal: "ann", startedAt: 0, endedAt: api.clock.now(), summary: "{}" },
+      outcome: "complete",
+      ...{ resolved: [], skipped: [] },
+    } as const;
+    await api.store.insertRun(row);
+    const stop = new AbortController();
+    const dayMs = 24 * 60 * 60_000;
+    await api.clock.advance(limit * dayMs);
+    const house = { store: api.store, time: api.clock.now, clock: api.clock, log: silentLog, runRetentionDays: limit };
+    const keeping = keepHouse(house, stop.signal);
+    await settled();
+    expect(await api.store.run("r1")).not.toBeNull();
+    await api.clock.advance(dayMs);
+    await settled();
+    expect(await api.store.run("r1")).toBeNull();
+    stop.abort();
+    await keeping;
     await api.close();
   });
 });

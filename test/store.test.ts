@@ -427,6 +427,19 @@ for (const implementation of implementations) {
       expect((await store.recentCommands("n1", 2)).map((row) => row.commandId)).toEqual(["c3", "c2"]);
     });
 
+    test("runs that ended long ago are forgotten with their commands, a few at a time; open ones and the audit stay", async () => {
+      for (const [name, endedAt] of Object.entries({ r1: at, r2: at + 1, r3: at + 2, r4: null })) {
+        await store.insertRun(run(name, endedAt === null ? {} : { endedAt, outcome: "complete", summary: "{}" }));
+        await store.insertCommand(command(`c of ${name}`, { ...ended, runId: name }));
+      }
+      expect(await store.pruneRuns(at + 2, 1)).toBe(1);
+      expect([await store.run("r1"), await store.command("c of r1")]).toEqual([null, null]);
+      expect((await store.commandsOfRun("r2")).length).toBe(1);
+      expect(await store.pruneRuns(at + 2, 100)).toBe(1);
+      expect(await store.pruneRuns(at + 2, 100)).toBe(0);
+      for (const name of ["r3", "r4"]) expect((await store.commandsOfRun(name)).length).toBe(1);
+    });
+
     test("what a stopped controller left open is ended, what was ended stays", async () => {
       const resolved = ["n1", "n2", "n3"].map((nodeId) => ({ nodeId, name: nodeId }));
       const skipped = [{ nodeId: "n4", name: "n4", reason: "disconnected" }];
