@@ -352,8 +352,10 @@ describe("doctor", () => {
 
 describe("the owner of a host", () => {
   test("sees whether it is connected, since when, what runs and waits there, and what is open to tools", async () => {
+    const before = new Date().toISOString();
     const status = await host.run("edge", "status", "-o", "json");
     expect(status.exit).toBe(0);
+    expect(json(status).at > before).toBe(true);
     expect(json(status)).toMatchObject({
       ...{ state: "connected", seal: "strict", paused: false, draining: false, retry_at: null, last_error: null },
       ...{ active_calls: 0, queued_calls: 0, undelivered_results: 0, pid: host.daemon?.pid },

@@ -14,13 +14,13 @@ export default command({
   args: { "state-dir": stateDirFlag, output: outputFlag },
   async run(given) {
     const stateDir = edgeDir(given.args["state-dir"], given);
-    await askForNews(stateDir, given.stop);
+    const isNew = await askForNews(stateDir, given.stop);
     const status = await readStatus(stateDir);
     if (!status)
       throw new AegisError("not_enrolled", `no daemon has run with ${stateDir}`, {
         hint: "aegis edge run, or aegis edge enroll TOKEN if this host is not enrolled",
       });
-    const shown = record(status);
+    const shown = record(isNew ? { ...status, at: new Date(clock.now()).toISOString() } : status);
     await printResult(given, given.args.output, shown, () => text(shown));
     return shown.state === "connected" ? 0 : errorTable.edge_unavailable.exit;
   },
@@ -29,15 +29,20 @@ export default command({
 /** Longest that a daemon with something else to do is waited for; what it last wrote is shown then. */
 const newsWithinMs = 1_000;
 
-async function askForNews(stateDir: string, stop: AbortSignal): Promise<void> {
+/** Whether what stands in the file is from now. */
+async function askForNews(stateDir: string, stop: AbortSignal): Promise<boolean> {
   const alive = async () => (await readStatus(stateDir))?.alive ?? false;
-  if (!(await alive())) return;
+  if (!(await alive())) return false;
   const patience = new AbortController();
   const signal = AbortSignal.any([patience.signal, stop]);
   const late = clock.sleep(newsWithinMs, signal).then(() => patience.abort());
-  await askDaemon({ kind: "tell_status" }, { stateDir, clock, signal, alive }).catch(() => {});
+  const told = await askDaemon({ kind: "tell_status" }, { stateDir, clock, signal, alive }).then(
+    () => true,
+    () => false,
+  );
   patience.abort();
   await late;
+  return told;
 }
 
 const record = ({ alive, ...status }: DaemonStatus) => ({
