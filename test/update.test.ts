@@ -102,7 +102,7 @@ describe("by hand", () => {
 
   onSystemd("an altered release and an executable that may not be replaced change nothing", async () => {
     await bench.root(
-      "mkdir -p /srv/evil/releases && cp -r /srv/mirror/releases/latest /srv/evil/releases/latest && sed -i 's/^./0/' /srv/evil/releases/latest/SHA256SUMS; systemd-run --quiet --unit=evil python3 -m http.server 9001 --bind 127.0.0.1 --directory /srv/evil",
+      "mkdir -p /srv/evil/releases && cp -r /srv/mirror/releases/latest /srv/evil/releases/latest && sed -i 's/^./x/' /srv/evil/releases/latest/SHA256SUMS; systemd-run --quiet --unit=evil python3 -m http.server 9001 --bind 127.0.0.1 --directory /srv/evil",
     );
     const altered = await bench.user(
       "for i in $(seq 50); do (exec 3<>/dev/tcp/127.0.0.1/9001) 2>/dev/null && break; sleep 0.1; done; AEGIS_BASE_URL=http://127.0.0.1:9001 ~/.local/bin/aegis update",
