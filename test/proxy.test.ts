@@ -1,7 +1,7 @@
 /** Reaching a controller: directly, through real proxies, and with the reason in words when a proxy or TLS is in the way. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createServer as createTlsServer } from "node:tls";
@@ -99,6 +99,25 @@ describe("directly", () => {
     plain.close();
     expect(await reach({}, "127.0.0.1", await freePort())).toContain("ECONNREFUSED");
   });
+
+  for (const [way, secure] of [
+    ["TLS", true],
+    ["plaintext", false],
+  ] as const)
+    test(`a dial that failed over ${way} is not made once more behind the back of whoever hung up`, async () => {
+      const later = await freePort();
+      const link = grpcLink({ host: "127.0.0.1", port: later, tls: secure ? trust() : null });
+      await expect(link.attest({})).rejects.toThrow("ECONNREFUSED");
+      let dials = 0;
+      const listener = createServer((socket) => {
+        dials++;
+        socket.destroy();
+      });
+      await new Promise<void>((resolve) => listener.listen(later, "127.0.0.1", resolve));
+      await Bun.sleep(1_500); // grpc-js tries again after a second, give or take a fifth
+      expect(dials).toBe(0);
+      listener.close();
+    });
 });
 
 describe("through a proxy", () => {

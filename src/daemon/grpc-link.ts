@@ -1,13 +1,5 @@
 /** The ControllerLink over grpc-js: one channel, so one TCP connection, for each stream or enrollment. */
-import {
-  Client,
-  connectivityState,
-  credentials,
-  Metadata,
-  type ServiceError,
-  type StatusObject,
-  status,
-} from "@grpc/grpc-js";
+import { Client, connectivityState, Metadata, type ServiceError, type StatusObject, status } from "@grpc/grpc-js";
 import { AegisError, type ErrorCode } from "../errors.ts";
 import { grpc } from "../wire/gen/messages.js";
 import { clusterService, healthService, maxMessageBytes, refusalTrailer } from "../wire/service.ts";
@@ -51,9 +43,8 @@ export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOption
 
   function dial(): Client {
     tlsFailure = null;
-    const channel = tls
-      ? new TunnelCredentials({ host, port }, { ...tls, onFailure: (error) => (tlsFailure = AegisError.from(error)) })
-      : credentials.createInsecure();
+    const options = tls && { ...tls, onFailure: (error: Error) => (tlsFailure = AegisError.from(error)) };
+    const channel = new TunnelCredentials({ host, port }, options);
     const client = new Client(`dns:${dialled}`, channel, {
       "grpc.enable_http_proxy": 0,
       "grpc.default_authority": authority,

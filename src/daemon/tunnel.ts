@@ -141,9 +141,10 @@ interface SecureConnector {
 
 export class TunnelCredentials extends ChannelCredentials {
   readonly #target: Address;
-  readonly #options: TunnelOptions;
+  readonly #options: TunnelOptions | null;
 
-  constructor(target: Address, options: TunnelOptions) {
+  /** Without options the connection stays as grpc-js opened it: plaintext. */
+  constructor(target: Address, options: TunnelOptions | null) {
     super();
     this.#target = target;
     this.#options = options;
@@ -154,7 +155,7 @@ export class TunnelCredentials extends ChannelCredentials {
   }
 
   override _isSecure(): boolean {
-    return true;
+    return this.#options !== null;
   }
 
   override _equals(other: ChannelCredentials): boolean {
@@ -164,8 +165,10 @@ export class TunnelCredentials extends ChannelCredentials {
   override _createSecureConnector(): SecureConnector {
     const target = this.#target;
     const options = this.#options;
+    let isOver = false;
     return {
       async connect(socket) {
+        if (!options) return { socket, secure: false };
         try {
           return { socket: await startTls(target, options, socket), secure: true };
         } catch (error) {
@@ -173,9 +176,13 @@ export class TunnelCredentials extends ChannelCredentials {
           throw error;
         }
       },
-      waitForReady: () => Promise.resolve(),
+      // A channel that was closed after a failed dial dials once more when its patience is over, and would keep what it gets.
+      waitForReady: () =>
+        isOver ? Promise.reject(new AegisError("cancelled", "this channel is closed")) : Promise.resolve(),
       getCallCredentials: () => credentials.createEmpty(),
-      destroy() {},
+      destroy() {
+        isOver = true;
+      },
     };
   }
 }
