@@ -124,7 +124,7 @@ describe("controller audit", () => {
     writeFileSync(file, bytes);
     const flipped = await auditor.run("controller", "audit", "verify", file);
     expect(flipped.exit).toBe(1);
-    expect(flipped.stdout).toMatch(/^record +[1-9]\d* problems/);
+    expect(flipped.stdout).toMatch(/^record +[1-9]\d* problem/);
     expect(flipped.stderr).toMatch(/warning: row \d+: it was changed: its hash is another/);
     expect((await auditor.run("controller", "audit", "verify", "nowhere")).stderr).toContain("cannot read");
   });

@@ -83,5 +83,13 @@ test("README's newcomer path runs as it is written", async () => {
   expect(all).toMatch(/^identity +(?:protected|readable by tools)/m);
   expect(all).toMatch(/node\.key" is closed to every tool/);
   expect(all).toMatch(/^\[secret\]$/m);
+  expect(all).toMatch(/"principal":"agent"/);
+  expect(all).toMatch(/"resolved":\[.*"name":"demo-host"/);
+  expect(all).toMatch(/^event: command_result\ndata: .*"ok":true/m);
+  expect(all).toMatch(/"items":\[\{"run_id":/);
+  expect(all).toMatch(/"serverInfo":\{"name":"aegis"/);
+  expect(all).toMatch(/"code":"forbidden".*aegis\.admin[\s\S]*exit status 22/);
+  expect(all).toMatch(/^record +whole$[\s\S]*^record +whole$[\s\S]*^record +\d+ problems?$/m);
+  expect(all).toMatch(/warning: row \d+: it was changed: its hash is another\nexit status 1$/m);
   expect(shells.size).toBe(7);
 });

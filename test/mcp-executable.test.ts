@@ -1,5 +1,7 @@
 /** MCP as clients have it: the executable's /mcp over HTTP and `aegis mcp` on stdio, with the official client and the AI SDK's. */
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { createMCPClient } from "@ai-sdk/mcp";
 import { Experimental_StdioMCPTransport as AiStdioTransport } from "@ai-sdk/mcp/mcp-stdio";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
@@ -118,6 +120,39 @@ for (const kind of ["http", "stdio"] as const) {
     });
   });
 }
+
+describe("what README shows for clients", () => {
+  interface Shown {
+    command?: string;
+    args?: string[];
+    env?: Record<string, string>;
+    url?: string;
+    headers?: Record<string, string>;
+  }
+  const readme = readFileSync(join(import.meta.dir, "../README.md"), "utf8");
+  const settings = [...readme.matchAll(/^```json\n([\s\S]*?)^```/gm)].map(([, text = ""]) => JSON.parse(text));
+
+  test("is taken word for word, but for the address and the token", async () => {
+    expect(settings.map((one) => Object.keys(one).at(-1))).toEqual(["mcpServers", "servers", "mcpServers"]);
+    for (const one of settings) {
+      const { aegis } = (one.mcpServers ?? one.servers) as { aegis: Shown };
+      const own = JSON.parse(
+        JSON.stringify(aegis)
+          .replace("http://localhost:8088", site.httpUrl)
+          .replace(/aegis_\.\.\.|\$\{[\w:-]+\}/, desk.env.AEGIS_USER_TOKEN ?? "")
+          .replace("/usr/local/bin/aegis", executable),
+      ) as Shown;
+      const { command, args = [], env = {}, url: address = "", headers: sent = {} } = own;
+      const transport = command
+        ? new StdioClientTransport({ command, args, env })
+        : new StreamableHTTPClientTransport(new URL(address), { requestInit: { headers: sent } });
+      const client = new Client({ name: "as shown", version: "1" });
+      await client.connect(transport as Parameters<Client["connect"]>[0]);
+      cleanUp.push(() => client.close());
+      expect(words(await client.callTool({ name: "cmd_run", arguments: { command: "uname" } }))).toBe("Linux\n");
+    }
+  });
+});
 
 describe("aegis mcp", () => {
   test("tells its client when what hosts can do has changed", async () => {

@@ -79,12 +79,13 @@ function inFacts({
   problems,
   moreProblems,
 }: AuditReport) {
+  const count = problems.length + moreProblems;
   const { verified, ...others } = receipts;
   const rest = Object.entries(others).flatMap(([kind, count]) => (count > 0 ? [`${count} ${kind}`] : []));
   return facts([
-    ["record", problems.length === 0 ? "whole" : `${problems.length + moreProblems} problems`],
+    ["record", problems.length === 0 ? "whole" : `${count} problem${count === 1 ? "" : "s"}`],
     ["root key", rootFingerprint],
-    ["rows", `${rows}, ${sealedRows} of them sealed by ${seals} seals`],
+    ["rows", `${rows}, ${sealedRows} of them sealed by ${seals} seal${seals === 1 ? "" : "s"}`],
     ["receipts", [`${verified} verified`, ...rest].join(", ")],
     ["unanswered", String(unanswered)],
   ]);
