@@ -5,12 +5,14 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createChallenges } from "../src/controller/challenges.ts";
+import { creditBook } from "../src/controller/credit.ts";
 import { createEnrollment } from "../src/controller/enrollment.ts";
 import { startGrpc } from "../src/controller/grpc.ts";
 import { keepHouse } from "../src/controller/run.ts";
 import { createTls, loadTls } from "../src/controller/tls.ts";
 import { createInvocations } from "../src/daemon/invocations.ts";
 import { createOutbox } from "../src/daemon/outbox.ts";
+import { progressRing } from "../src/daemon/progress-ring.ts";
 import { type ReceivedCall, readInvoke } from "../src/daemon/received.ts";
 import { signEnrollProof } from "../src/envelope/enrollment.ts";
 import { controllerChannel, daemonChannel } from "../src/envelope/frame.ts";
@@ -181,6 +183,27 @@ describe("what travels", () => {
   });
 });
 
+describe("live output", () => {
+  at("firstCreditBytes", "is what a call may send before anybody has taken anything", (limit) => {
+    const credit = creditBook().open(limit);
+    expect([credit.arrived(limit), credit.arrived(1)]).toEqual([true, false]);
+  });
+
+  at("creditPerSessionBytes", "of all calls of a session together is no further ahead", (limit) => {
+    const book = creditBook();
+    const calls = Array.from({ length: 64 }, () => book.open(limits.firstCreditBytes));
+    for (const call of calls) call.taken(0);
+    expect(calls.reduce((sum, { granted }) => sum + granted, 0)).toBeLessThanOrEqual(limit);
+  });
+
+  at("progressRingBytes", "that nobody takes is kept on the host, the newest of it", (limit) => {
+    const ring = progressRing(limits.progressRingBytes);
+    expect(ring.add({ pipe: "stdout", offset: 0, bytes: new Uint8Array(limit) })).toBe(0);
+    expect(ring.add({ pipe: "stdout", offset: limit, bytes: new Uint8Array(1) })).toBe(1);
+    expect(ring.take(1)?.offset).toBe(1);
+  });
+});
+
 describe("a host", () => {
   at("outputBytes", "keeps that much of a stream, and counts what it left out", (limit) => {
     const [context] = securityContextsSchema.parse([operatorContext()]);
@@ -227,7 +250,13 @@ describe("a host", () => {
     const call = (): ReceivedCall => ({
       ...{ commandId: randomUUID(), commandBody: new Uint8Array(), frameTimeMs: 0, receivedAt: clock.monotonic() },
       ...{ tool: "test.work", context: "default", tenant: "acme", userToken: "", signature: new Uint8Array() },
-      ...{ argsJson: Buffer.from("{}"), deadlineMs: 0, initialCredit: 0, operator: new Uint8Array() },
+      ...{
+        argsJson: Buffer.from("{}"),
+        deadlineMs: 0,
+        initialCredit: 0,
+        onNoCredit: "wait",
+        operator: new Uint8Array(),
+      },
     });
     const submit = async (count: number) => {
       for (let n = 0; n < count; n++) invocations.submit(call());

@@ -1,10 +1,10 @@
 /** What a host answered: kept once, proved by its receipt, and acknowledged only when it is in the store. */
 import { describe, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
-import { creditWindowBytes } from "../src/controller/node-session.ts";
 import { importSigningKey, newSeed, type SigningKey } from "../src/envelope/public-key.ts";
 import { progressChain, signReceipt } from "../src/envelope/receipt.ts";
 import { sha256 } from "../src/envelope/statement.ts";
+import { limits } from "../src/platform/limits.ts";
 import type { Store } from "../src/store/store.ts";
 import { aegis } from "../src/wire/gen/messages.js";
 import { toLong } from "../src/wire/whole.ts";
@@ -504,7 +504,7 @@ describe("live output", () => {
     const call = pair.call({ nodeId: pair.identity.nodeId });
     await settled();
     const [run] = pair.daemon.tool.runs;
-    const total = creditWindowBytes * 2 + 12_345;
+    const total = limits.creditPerCommandBytes * 2 + 12_345;
     const whole = Buffer.alloc(total, "0123456789");
     for (let at = 0; at < total; at += 300_000) {
       await run?.context.output("stdout", whole.subarray(at, at + 300_000));
@@ -522,11 +522,12 @@ describe("live output", () => {
     const { stage, call } = await asked();
     const progress = (bytes: number) =>
       wire.CommandProgressEvent.encode({ commandId: call.commandId, chunk: new Uint8Array(bytes) }).finish();
-    // A quarter of the window may be used before the credit is renewed; the rest and one byte more are too many.
-    stage.rogue.send(sealed(stage.rogue.frame("progress", progress(creditWindowBytes / 4 - 1))));
+    stage.rogue.send(sealed(stage.rogue.frame("progress", progress(limits.firstCreditBytes))));
     await settled();
     expect(stage.sessions.size).toBe(1);
-    stage.rogue.send(sealed(stage.rogue.frame("progress", progress((creditWindowBytes / 4) * 3 + 2))));
+    // What was taken is granted anew, and a whole window with it: one byte more is too many.
+    for (const bytes of [limits.creditPerCommandBytes / 2, limits.creditPerCommandBytes / 2 + 1])
+      stage.rogue.send(sealed(stage.rogue.frame("progress", progress(bytes))));
     expect((await call.result).outcome).toBe("edge_disconnected");
     expect(stage.log.find("credit_exceeded")).toMatchObject({ command_id: call.commandId });
     expect(stage.sessions.size).toBe(0);

@@ -12,7 +12,16 @@ export interface SessionCall {
 
 /** What comes back: live output, then one ending. */
 export type SessionCallEvent =
-  | { kind: "progress"; stderr: boolean; sequence: number; offset: number; skippedBytes: number; chunk: Uint8Array }
+  | {
+      kind: "progress";
+      stderr: boolean;
+      sequence: number;
+      offset: number;
+      skippedBytes: number;
+      chunk: Uint8Array;
+      /** To be called once, when more may come: until then the host is that much closer to its limit. */
+      taken?(): void;
+    }
   | {
       kind: "result";
       result: Uint8Array;

@@ -3,18 +3,23 @@ import { randomUUID } from "node:crypto";
 import { type Claims, signJwt } from "../envelope/jwt.ts";
 import type { SigningKey } from "../envelope/public-key.ts";
 import { maxUserTokenSecs, signUserCall } from "../envelope/user.ts";
+import { limits } from "../platform/limits.ts";
 import type { Seal } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { toLong } from "../wire/whole.ts";
 import { compatCommand } from "./compat-command.ts";
 import type { CallRequest } from "./dispatch-types.ts";
 import type { ControllerKeys } from "./keys.ts";
-import { creditWindowBytes } from "./node-session.ts";
 
 /** A token is made anew when older than this; hosts take it for 300 s. */
 const reuseMs = 240_000;
 /** Tokens kept for reuse: one for each principal, context and run under way. */
 const maxTokens = 1_024;
+
+const onNoCredit = {
+  wait: aegis.cluster.v1.OnNoCredit.ON_NO_CREDIT_WAIT,
+  drop: aegis.cluster.v1.OnNoCredit.ON_NO_CREDIT_DROP,
+} as const;
 
 interface CallerToken {
   token: string;
@@ -94,7 +99,7 @@ export function callers({
           ? { deadline: { seconds: toLong(Math.floor(deadlineMs / 1000)), nanos: (deadlineMs % 1000) * 1_000_000 } }
           : {}),
         ...(request.progress
-          ? { initialCredit: toLong(creditWindowBytes), onNoCredit: aegis.cluster.v1.OnNoCredit.ON_NO_CREDIT_WAIT }
+          ? { initialCredit: toLong(limits.firstCreditBytes), onNoCredit: onNoCredit[request.onNoCredit ?? "wait"] }
           : {}),
       },
     }).finish();

@@ -25,6 +25,8 @@ export interface CallRequest {
   deadlineMs: number;
   /** Whether somebody wants live output. */
   progress: boolean;
+  /** What the host does when nobody takes it: `wait` slows the command down, `drop` keeps the newest. Default: wait. */
+  onNoCredit?: "wait" | "drop";
   /** A serialised OperatorProof, handed on as it came; empty when there is none. */
   operator: Uint8Array;
 }
@@ -45,6 +47,8 @@ export interface ProgressEvent {
   offset: number;
   chunk: Uint8Array;
   skippedBytes: number;
+  /** To be called once, when more may come. */
+  taken?(): void;
 }
 
 export interface ResultEvent {

@@ -80,7 +80,7 @@ describe("the command", () => {
       deadline: { nanos: 345_000_000 },
     });
     expect(whole(invoke?.deadline?.seconds)).toBe(12);
-    expect(whole(invoke?.initialCredit)).toBe(4 * 1024 * 1024);
+    expect(whole(invoke?.initialCredit)).toBe(256 * 1024);
     expect(Buffer.from(invoke?.argsJson ?? []).toString()).toBe('{"a":1}');
     const token = verifyJwt("user", invoke?.sealEnvelope?.userSecurityToken ?? "", {
       keys: stage.strict.keyset.tokenKeys,

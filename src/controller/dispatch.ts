@@ -3,6 +3,7 @@ import { maxBodyBytes } from "../envelope/frame.ts";
 import { sha256 } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
+import { limits } from "../platform/limits.ts";
 import type { Queries, Store } from "../store/store.ts";
 import { recordAudit } from "./audit.ts";
 import type { Bus, SessionCallEvent } from "./bus.ts";
@@ -10,7 +11,6 @@ import { missingResult, receivedResult, storedResult } from "./call-result.ts";
 import { callers } from "./callers.ts";
 import type { CallRequest, Dispatcher, ResultEvent } from "./dispatch-types.ts";
 import type { ControllerKeys } from "./keys.ts";
-import { creditWindowBytes } from "./node-session.ts";
 
 /** How long after the deadline the host's own answer is awaited before the controller cancels. */
 const deadlineSlackMs = 5_000;
@@ -49,12 +49,13 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
       try {
         // Whoever stopped it before it was sent wants it not to run at all.
         if (stop.signal.aborted) return yield await end({ kind: "unreachable" });
-        const window = request.progress ? creditWindowBytes : 0;
+        const window = request.progress ? limits.firstCreditBytes : 0;
         const call = { commandId: request.commandId, body, window };
         for await (const event of bus.call(request.nodeId, call, stop.signal)) {
           if (event.kind === "progress") {
-            const { chunk, offset, skippedBytes, sequence: seq } = event;
-            yield { kind: "progress", stream: event.stderr ? "stderr" : "stdout", seq, offset, chunk, skippedBytes };
+            const { kind, chunk, offset, skippedBytes, sequence: seq, taken } = event;
+            const stream = event.stderr ? "stderr" : "stdout";
+            yield { kind, stream, seq, offset, chunk, skippedBytes, ...(taken && { taken }) };
           } else yield await end(event);
         }
       } finally {

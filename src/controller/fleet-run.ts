@@ -161,6 +161,10 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
     events.add({ event: "command_result", data: commandResult(nodeId, "", result) });
   }
 
+  /** A reader slows the one host that it reads; of many hosts none waits for another's reader. */
+  const alone = resolved.length === 1;
+  const taken = (go: () => void) => (alone ? events.whenRead(go) : go());
+
   /** One command, from its first event to its result. */
   async function attempt({ nodeId, name }: RunTarget, commandId: string, operator: Uint8Array): Promise<ResultEvent> {
     events.add({ event: "node_started", data: { run_id: runId, node_id: nodeId, name, command_id: commandId } });
@@ -178,10 +182,14 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
       const request: CallRequest = {
         ...call,
         ...{ commandId, runId, nodeId, principal: input.principal, deadlineMs: plan.deadlineMs, operator },
+        onNoCredit: alone ? "wait" : "drop",
       };
       for await (const event of dispatcher.call(request, stop.signal)) {
         if (event.kind === "result") result ??= event;
-        else if (!result) tell(event.stream, pipes[event.stream].add(event.chunk, event.offset, event.skippedBytes));
+        else if (!result) {
+          tell(event.stream, pipes[event.stream].add(event.chunk, event.offset, event.skippedBytes));
+          if (event.taken) taken(event.taken);
+        }
       }
     } catch (thrown) {
       const error = AegisError.from(thrown);

@@ -4,9 +4,9 @@ import { randomUUID } from "node:crypto";
 import { frameOf, sealed } from "../../test/support/rogue.ts";
 import { settled } from "../../test/support/scripted-host.ts";
 import { type ControllerStage, controllerStage } from "../../test/support/stages.ts";
+import { limits } from "../platform/limits.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { toLong, whole } from "../wire/whole.ts";
-import { creditWindowBytes } from "./node-session.ts";
 
 const wire = aegis.cluster.v1;
 
@@ -72,21 +72,23 @@ describe("capabilities", () => {
 });
 
 describe("credit", () => {
-  test("is renewed when a quarter of the window has come, up to a whole window ahead", async () => {
+  test("is renewed when the output is taken, and not when it arrives", async () => {
     const one = await stage();
-    const call = one.call({ nodeId: one.nodeId });
+    const commandId = randomUUID();
+    const asked = { commandId, body: Buffer.from("a command"), window: limits.firstCreditBytes };
+    const events = one.bus.call(one.nodeId, asked, new AbortController().signal)[Symbol.asyncIterator]();
+    const next = events.next();
     await settled();
-    const progress = (bytes: number) =>
-      one.say(
-        "progress",
-        wire.CommandProgressEvent.encode({ commandId: call.commandId, chunk: new Uint8Array(bytes) }).finish(),
-      );
-    await progress(creditWindowBytes / 4 - 1);
+    const chunk = new Uint8Array(limits.firstCreditBytes);
+    await one.say("progress", wire.CommandProgressEvent.encode({ commandId, chunk }).finish());
+    const { value } = await next;
     expect(framesOf(one, 0x12)).toHaveLength(0);
-    await progress(1);
+    if (value?.kind === "progress") value.taken?.();
+    await settled();
     const [credit] = framesOf(one, 0x12).map(({ body }) => wire.Credit.decode(body));
-    expect(credit?.commandId).toBe(call.commandId);
-    expect(whole(credit?.limit)).toBe(creditWindowBytes / 4 + creditWindowBytes);
+    expect(credit?.commandId).toBe(commandId);
+    expect(whole(credit?.limit)).toBe(limits.firstCreditBytes + limits.creditPerCommandBytes);
+    one.rogue.hangUp();
   });
 });
 

@@ -9,6 +9,7 @@ import { type Mailbox, mailbox } from "../platform/mailbox.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { toLong, whole } from "../wire/whole.ts";
 import { abortReason, type SessionCall, type SessionCallEvent } from "./bus.ts";
+import { type CallCredit, creditBook } from "./credit.ts";
 import type { CallAbort, LiveNode } from "./dispatch-types.ts";
 import type { KeysetStep } from "./key-changes.ts";
 import { readCapabilities } from "./node-capabilities.ts";
@@ -18,8 +19,6 @@ const wire = aegis.cluster.v1;
 
 /** Live output a command may be ahead of what was received, in bytes. */
 export const creditWindowBytes = limits.creditPerCommandBytes;
-/** Credit is renewed when this much of it has arrived. */
-const renewAfterBytes = creditWindowBytes / 4;
 /** How long a host may take to answer a cancel before the call ends without it: its own grace of 5 s, and the way. */
 export const cancelAnswerMs = 10_000;
 
@@ -64,8 +63,7 @@ interface Pending {
   commandBody: Uint8Array;
   events: Mailbox<SessionCallEvent>;
   chain: ProgressChain;
-  received: number;
-  granted: number;
+  credit: CallCredit;
 }
 
 /** A session of either kind, as the rest of the controller uses it. */
@@ -94,6 +92,7 @@ export interface NodeSession extends LiveSession {
 export function nodeSession(options: NodeSessionOptions): NodeSession {
   const { channel, clock, ledger, log, nodeId, nodeKey, stream, tenantId, time } = options;
   const pending = new Map<string, Pending>();
+  const credits = creditBook();
   let lateResults = 0;
   let open = true;
   let told = options.keysetVersion;
@@ -133,10 +132,11 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
     const call = pending.get(event.commandId);
     // Output of a call that has ended here already: the host sent it before it could know.
     if (!call) return true;
+    const { chunk, commandId } = event;
+    const { credit } = call;
     call.chain.add(body);
-    call.received += event.chunk.length;
-    if (event.chunk.length === 0 || call.received > call.granted) {
-      log.error("credit_exceeded", { node_id: nodeId, command_id: event.commandId, granted: call.granted });
+    if (chunk.length === 0 || !credit.arrived(chunk.length)) {
+      log.error("credit_exceeded", { node_id: nodeId, command_id: commandId, granted: credit.granted });
       return false;
     }
     call.events.put({
@@ -145,11 +145,13 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
       sequence: event.sequence,
       offset: whole(event.offset) ?? 0,
       skippedBytes: whole(event.skippedBytes) ?? 0,
-      chunk: event.chunk,
+      chunk,
+      taken() {
+        const limit = credit.taken(chunk.length);
+        if (limit !== null && pending.get(commandId) === call)
+          send("credit", wire.Credit.encode({ commandId, limit: toLong(limit) }).finish());
+      },
     });
-    if (call.received + creditWindowBytes - call.granted < renewAfterBytes) return true;
-    call.granted = call.received + creditWindowBytes;
-    send("credit", wire.Credit.encode({ commandId: event.commandId, limit: toLong(call.granted) }).finish());
     return true;
   }
 
@@ -260,8 +262,7 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
         commandBody: body,
         events: mailbox(),
         chain: progressChain(),
-        received: 0,
-        granted: window,
+        credit: credits.open(window),
       };
       pending.set(commandId, call);
       const over = new AbortController();
@@ -284,6 +285,7 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
         over.abort();
         signal.removeEventListener("abort", cancel);
         if (pending.get(commandId) === call) pending.delete(commandId);
+        call.credit.end();
       }
     },
     tell(command) {

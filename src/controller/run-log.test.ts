@@ -51,7 +51,7 @@ describe("the log of a run", () => {
   test("live output is bounded: the oldest goes, and a reader is told how much it missed", async () => {
     const log = createRunLog(async () => null);
     const chunk = "x".repeat(32 * 1024);
-    const count = 200;
+    const count = 400;
     for (let at = 0; at < count; at++) log.add(progress(at * chunk.length, chunk));
     log.add({ event: "command_result", data: result("c1") });
     log.end();
@@ -70,6 +70,75 @@ describe("the log of a run", () => {
     expect(next.data.skipped_bytes).toBe(next.data.offset - chunk.length);
     const after = (await reader.next()).value as Extract<FleetEvent, { event: "command_progress" }>;
     expect(after.data.skipped_bytes).toBe(0);
+  });
+
+  describe("whoever makes the output", () => {
+    const piece = "x".repeat(64 * 1024);
+    const pieces = runLogLimits.behindChars / piece.length;
+    /** More pieces than a reader may be behind, and whether more was asked for since. */
+    const ahead = () => {
+      const log = createRunLog(async () => null);
+      let at = 0;
+      const asked: number[] = [];
+      const add = (count: number) => {
+        for (let n = 0; n < count; n++, at++) {
+          const index = at;
+          log.add(progress(index * piece.length, piece));
+          log.whenRead(() => asked.push(index));
+        }
+      };
+      return { log, add, asked };
+    };
+
+    test("is not held up where nobody reads", () => {
+      const { add, asked } = ahead();
+      add(100);
+      expect(asked).toHaveLength(100);
+    });
+
+    test("waits for the slowest of those who read, and goes on in order as they do", async () => {
+      const { log, add, asked } = ahead();
+      const [slow, fast] = [log.read(0, never), log.read(0, never)];
+      const first = [slow.next(), fast.next()];
+      add(pieces + 5);
+      await Promise.all(first);
+      for (let n = 1; n < pieces + 5; n++) await fast.next();
+      const before = asked.length;
+      expect(before).toBeLessThan(pieces + 5);
+      for (let n = 0; n < 8; n++) await slow.next();
+      expect(asked).toEqual(Array.from({ length: pieces + 5 }, (_, index) => index));
+    });
+
+    test("is let go when a reader leaves, and when the run ends", async () => {
+      for (const how of ["leaves", "ends"] as const) {
+        const { log, add, asked } = ahead();
+        const gone = new AbortController();
+        void log.read(0, gone.signal).next();
+        add(pieces + 5);
+        expect(asked.length).toBeLessThan(pieces + 5);
+        if (how === "leaves") gone.abort();
+        else log.end();
+        expect(asked).toHaveLength(pieces + 5);
+      }
+    });
+
+    test("waits for one that comes later too, but not for what it can no longer read", async () => {
+      const { log, add, asked } = ahead();
+      add(300);
+      const late = log.read(0, never);
+      await late.next();
+      add(1);
+      expect(asked).toHaveLength(300);
+      const afterAll = createRunLog(async () => null);
+      for (let n = 0; n < 300; n++) afterAll.add(progress(n * piece.length, piece));
+      const fresh = afterAll.read(300, never);
+      void fresh.next();
+      let isAsked = false;
+      afterAll.whenRead(() => {
+        isAsked = true;
+      });
+      expect(isAsked).toBe(true);
+    });
   });
 
   test("large results are let go too, and read again from where they are stored", async () => {

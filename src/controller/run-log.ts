@@ -1,15 +1,22 @@
-/** The events of one run, numbered, kept for whoever reads them now or again later. The run never waits for a reader. */
+/**
+ * The events of one run, numbered, kept for whoever reads them now or again later. The run never waits for a reader; who
+ * makes the output can be told to, as long as one is there and behind.
+ */
 import type { CommandResult, FleetEvent, NewFleetEvent } from "../api/events.ts";
 
 export const runLogLimits = {
   /** Characters of live output kept; the oldest goes first, and readers are told how much they missed. */
-  progressChars: 4 * 1024 * 1024,
+  progressChars: 8 * 1024 * 1024,
+  /** Characters of live output that a reader may be behind before more is asked for. */
+  behindChars: 512 * 1024,
   /** Characters of results kept; older ones are read from the store again. */
   resultChars: 16 * 1024 * 1024,
 };
 
 export interface RunLog {
   add(event: NewFleetEvent): void;
+  /** Calls `go` when no reader is behind by too much: at once, later, or at the end. In the order they were asked. */
+  whenRead(go: () => void): void;
   /** No more events come. */
   end(): void;
   /** Every event after number `after`: those there are at once, then as they come, until the end or an abort. */
@@ -30,12 +37,21 @@ interface Put {
 /** `recall` reads a result from the store again. */
 export function createRunLog(recall: (commandId: string) => Promise<CommandResult | null>): RunLog {
   const events = new Map<number, FleetEvent | Put>();
-  const progress = evicting(runLogLimits.progressChars, (id) => events.delete(id));
+  const progress = evicting(runLogLimits.progressChars, (id) => {
+    events.delete(id);
+    reached.delete(id);
+  });
   const results = evicting(runLogLimits.resultChars, (id) => {
     const event = events.get(id);
     if (event?.event === "command_result")
       events.set(id, { id, event: "stored_result", commandId: event.data.command_id });
   });
+  /** Live output up to and including an event, in characters since the beginning; and all of it. */
+  const reached = new Map<number, number>();
+  let written = 0;
+  /** How much of it each reader has read. */
+  const readers = new Set<{ read: number }>();
+  let held: Array<() => void> = [];
   let last = 0;
   let ended = false;
   let waiting: Array<() => void> = [];
@@ -44,6 +60,15 @@ export function createRunLog(recall: (commandId: string) => Promise<CommandResul
     waiting = [];
     for (const resolve of woken) resolve();
   };
+
+  function letGo(): void {
+    if (held.length === 0) return;
+    const slowest = Math.min(written, ...[...readers].map(({ read }) => read));
+    if (!ended && written - slowest > runLogLimits.behindChars) return;
+    const going = held;
+    held = [];
+    for (const go of going) go();
+  }
 
   async function present(id: number): Promise<FleetEvent | null> {
     const event = events.get(id);
@@ -60,30 +85,60 @@ export function createRunLog(recall: (commandId: string) => Promise<CommandResul
       if (ended) return;
       const id = ++last;
       events.set(id, { id, ...event });
-      if (event.event === "command_progress") progress.add(id, sizeOfProgress(event));
+      if (event.event === "command_progress") {
+        const size = sizeOfProgress(event);
+        written += size;
+        reached.set(id, written);
+        progress.add(id, size);
+      }
       if (event.event === "command_result") results.add(id, sizeOfResult(event));
       wake();
     },
+    whenRead(go) {
+      held.push(go);
+      letGo();
+    },
     end() {
       ended = true;
+      letGo();
       wake();
     },
     async *read(after, signal) {
       const missed = gaps();
-      for (let at = after; ; ) {
-        while (at < last) {
-          const event = await present(++at);
-          if (event) yield event.event === "command_progress" ? missed(event) : event;
+      // Of what was let go already nothing more can be read.
+      const reader = { read: reached.get(after) ?? written - progress.size };
+      /** A reader that goes holds nobody up. */
+      const leave = () => {
+        signal.removeEventListener("abort", leave);
+        if (readers.delete(reader)) letGo();
+      };
+      readers.add(reader);
+      if (signal.aborted) leave();
+      else signal.addEventListener("abort", leave);
+      try {
+        for (let at = after; ; ) {
+          while (at < last) {
+            const event = await present(++at);
+            if (!event) continue;
+            const upTo = reached.get(at);
+            yield event.event === "command_progress" ? missed(event) : event;
+            if (upTo === undefined) continue;
+            // Whoever asks for the next one has taken this one.
+            reader.read = Math.max(reader.read, upTo);
+            letGo();
+          }
+          if (ended || signal.aborted) return;
+          await new Promise<void>((resolve) => {
+            const done = () => {
+              signal.removeEventListener("abort", done);
+              resolve();
+            };
+            signal.addEventListener("abort", done);
+            waiting.push(done);
+          });
         }
-        if (ended || signal.aborted) return;
-        await new Promise<void>((resolve) => {
-          const done = () => {
-            signal.removeEventListener("abort", done);
-            resolve();
-          };
-          signal.addEventListener("abort", done);
-          waiting.push(done);
-        });
+      } finally {
+        leave();
       }
     },
   };

@@ -48,6 +48,7 @@ export function readCompatInvoke(
       deadlineMs: deadline(command.deadline),
       // No credit is ever granted here: the transport alone holds output back.
       initialCredit: Number.MAX_SAFE_INTEGER,
+      onNoCredit: "wait",
       operator: new Uint8Array(),
     },
   };

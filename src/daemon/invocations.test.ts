@@ -38,7 +38,7 @@ function stage({ obedient = true, host }: { obedient?: boolean; host?: () => Hos
   const call = (change: Partial<ReceivedCall> = {}): ReceivedCall => ({
     ...{ commandId: randomUUID(), commandBody: new Uint8Array(), frameTimeMs: 0, receivedAt: clock.monotonic() },
     ...{ tool: "test.work", context: "default", tenant: "acme", userToken: "", signature: new Uint8Array() },
-    ...{ argsJson: Buffer.from("{}"), deadlineMs: 0, initialCredit: 0, operator: new Uint8Array() },
+    ...{ argsJson: Buffer.from("{}"), deadlineMs: 0, initialCredit: 0, onNoCredit: "wait", operator: new Uint8Array() },
     ...change,
   });
   const submit = async (change: Partial<ReceivedCall> = {}) => {

@@ -7,6 +7,7 @@ import { okResult, settled } from "../../test/support/scripted-host.ts";
 import { newKey } from "../../test/support/strict-keys.ts";
 import { maxBodyBytes } from "../envelope/frame.ts";
 import { progressChain, verifyReceipt } from "../envelope/receipt.ts";
+import { limits } from "../platform/limits.ts";
 import type { ToolResult } from "../tools/tool.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { whole } from "../wire/whole.ts";
@@ -227,6 +228,70 @@ describe("live output", () => {
     expect([await over(wait), progress().length]).toEqual([false, 1]);
     drain();
     expect([await over(wait), progress().length]).toEqual([true, 3]);
+  });
+
+  describe("of one of several calls, which nobody may hold up,", () => {
+    const dropping = (initialCredit: number) => ({ ...request(initialCredit), onNoCredit: "drop" as const });
+    const ringBytes = limits.progressRingBytes;
+
+    test("never waits: the newest is kept, the rest counted, and the gap told", async () => {
+      const { outbox } = stage();
+      const { sender, progress, results } = session();
+      outbox.attach(sender);
+      const asked = dropping(10);
+      const delivery = outbox.open(asked);
+      const much = ringBytes + 100;
+      await delivery.progress("stdout", bytes(10), never);
+      for (let at = 0; at < much; at += 1_000)
+        await delivery.progress("stdout", bytes(Math.min(1_000, much - at)), never);
+      await delivery.progress("stderr", bytes(7), never);
+      expect(progress().map(({ chunk }) => chunk.length)).toEqual([10]);
+      outbox.credit(asked.commandId, 10 + 50);
+      await settled();
+      const [, second] = progress();
+      // 107 bytes had to go: 100 of stdout, and 7 more when stderr came.
+      expect([whole(second?.offset), whole(second?.skippedBytes), second?.chunk.length]).toEqual([117, 107, 50]);
+      outbox.credit(asked.commandId, 10 + ringBytes);
+      await settled();
+      expect(progress().reduce((sum, { chunk }) => sum + chunk.length, 0)).toBe(10 + ringBytes);
+      expect(progress().at(-1)).toMatchObject({ stderr: true });
+      delivery.finish(finished());
+      expect(whole(results()[0]?.progressDroppedBytes)).toBe(107);
+      expect(whole(results()[0]?.progressFrames)).toBe(progress().length);
+    });
+
+    test("sends at its end what credit allows, and counts the rest", async () => {
+      const { outbox } = stage();
+      const { sender, progress, results, fill } = session();
+      outbox.attach(sender);
+      const delivery = outbox.open(dropping(60));
+      fill();
+      await delivery.progress("stdout", bytes(50), never);
+      await delivery.progress("stdout", bytes(30), never);
+      expect(progress().map(({ chunk }) => chunk.length)).toEqual([50]);
+      delivery.finish(finished());
+      expect(progress().map(({ chunk }) => chunk.length)).toEqual([50, 10]);
+      expect(whole(results()[0]?.progressDroppedBytes)).toBe(20);
+    });
+
+    test("goes on when the transport does, and is let go with its session", async () => {
+      const { outbox } = stage();
+      const { sender, progress, results, fill, drain } = session();
+      outbox.attach(sender);
+      const delivery = outbox.open(dropping(1_000));
+      fill();
+      await delivery.progress("stdout", bytes(50), never);
+      await delivery.progress("stdout", bytes(30), never);
+      drain();
+      await settled();
+      expect(progress().map(({ chunk }) => chunk.length)).toEqual([50, 30]);
+      outbox.detach(sender);
+      await delivery.progress("stdout", bytes(5), never);
+      outbox.attach(sender);
+      delivery.finish(finished());
+      expect(progress()).toHaveLength(2);
+      expect(whole(results()[0]?.progressDroppedBytes)).toBe(5);
+    });
   });
 
   test("of a call that is stopped waits neither for credit nor for the transport", async () => {

@@ -12,6 +12,7 @@ import { type Captured, nothingCaptured, type Pipe, type ToolResult } from "../t
 import { aegis } from "../wire/gen/messages.js";
 import { toLong } from "../wire/whole.ts";
 import { type Credit, createCredit } from "./credit.ts";
+import { type HeldOutput, progressRing } from "./progress-ring.ts";
 import { encodeResult, type ResultInput } from "./result.ts";
 
 const { CommandProgressEvent, SealedResult } = aegis.cluster.v1;
@@ -32,7 +33,8 @@ export interface FrameSender {
 /** One command's way out. */
 export interface Delivery {
   /**
-   * Live output; resolves when more may follow. Never rejects: without a session, what would be sent is counted instead.
+   * Live output; resolves when more may follow, which with `drop` is at once. Never rejects: without a session, what would
+   * be sent is counted instead.
    * A call that `stop` ends waits for no reader, who may never come: it goes on with what credit there is.
    */
   progress(pipe: Pipe, chunk: Uint8Array, stop: AbortSignal): Promise<void>;
@@ -48,6 +50,8 @@ export interface DeliveryRequest {
   commandBody: Uint8Array;
   /** Bytes of live output allowed at first; 0 = none wanted. */
   initialCredit: number;
+  /** What happens when that is used up. Default: wait. */
+  onNoCredit?: "wait" | "drop";
 }
 
 export interface Outbox {
@@ -124,7 +128,7 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
         if (index >= 0) results.splice(index, 1);
       }
     },
-    open({ commandId, commandBody, initialCredit }) {
+    open({ commandId, commandBody, initialCredit, onNoCredit = "wait" }) {
       const session = sender;
       const credit = createCredit(initialCredit);
       const wanted = initialCredit > 0;
@@ -133,37 +137,80 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
       if (wanted && !credits.has(commandId)) credits.set(commandId, credit);
       const chain = progressChain();
       const produced = { stdout: 0, stderr: 0 };
+      const sent = { stdout: 0, stderr: 0 };
+      const ring = progressRing(limits.progressRingBytes);
+      let sending = false;
       let dropped = 0;
+      /** The session to send to, as long as it is the one that the call came on. */
+      const live = () => (wanted && sender === session && !credit.closed ? session : null);
+
+      /** False when the transport wants no more for now. */
+      function send(to: FrameSender, { pipe, offset, bytes }: HeldOutput): boolean {
+        const skipped = offset - sent[pipe];
+        const body = CommandProgressEvent.encode({
+          ...{ commandId, chunk: bytes, sequence: chain.frames, stderr: pipe === "stderr", offset: toLong(offset) },
+          ...(skipped > 0 && { skippedBytes: toLong(skipped) }),
+        }).finish();
+        credit.spend(bytes.length);
+        sent[pipe] = offset + bytes.length;
+        chain.add(body);
+        return to.send("progress", body);
+      }
+
+      const allowed = () => Math.min(credit.available, maxChunkBytes);
+
+      async function waiting(pipe: Pipe, chunk: Uint8Array, stop: AbortSignal): Promise<void> {
+        let rest = chunk;
+        for (let to = live(); to && rest.length > 0; to = live()) {
+          if (credit.available <= 0) {
+            if (stop.aborted) break;
+            await unlessAborted(credit.wait(), stop);
+            continue;
+          }
+          const part = rest.subarray(0, allowed());
+          const goesOn = send(to, { pipe, offset: produced[pipe], bytes: part });
+          produced[pipe] += part.length;
+          rest = rest.subarray(part.length);
+          if (!goesOn) await unlessAborted(to.drained(), stop);
+        }
+        produced[pipe] += rest.length;
+        // Where nobody asked for live output none is missing.
+        if (wanted) dropped += rest.length;
+      }
+
+      /** Sends what is held as credit and transport allow; one at a time. */
+      async function sendHeld(): Promise<void> {
+        if (sending) return;
+        sending = true;
+        for (let to = live(); to && ring.size > 0; to = live()) {
+          if (credit.available <= 0) await credit.wait();
+          else {
+            const next = ring.take(allowed());
+            if (next && !send(to, next)) await to.drained();
+          }
+        }
+        sending = false;
+      }
+
+      function dropping(pipe: Pipe, chunk: Uint8Array): void {
+        if (wanted && live()) {
+          dropped += ring.add({ pipe, offset: produced[pipe], bytes: chunk });
+          void sendHeld();
+        } else if (wanted) dropped += chunk.length;
+        produced[pipe] += chunk.length;
+      }
 
       return {
         async progress(pipe, chunk, stop) {
-          let rest = chunk;
-          while (rest.length > 0) {
-            if (!wanted || !session || sender !== session || credit.closed) break;
-            if (credit.available <= 0) {
-              if (stop.aborted) break;
-              await unlessAborted(credit.wait(), stop);
-              continue;
-            }
-            const part = rest.subarray(0, Math.min(rest.length, credit.available, maxChunkBytes));
-            const body = CommandProgressEvent.encode({
-              commandId,
-              chunk: part,
-              sequence: chain.frames,
-              stderr: pipe === "stderr",
-              offset: toLong(produced[pipe]),
-            }).finish();
-            credit.spend(part.length);
-            produced[pipe] += part.length;
-            chain.add(body);
-            rest = rest.subarray(part.length);
-            if (!session.send("progress", body)) await unlessAborted(session.drained(), stop);
-          }
-          produced[pipe] += rest.length;
-          // Where nobody asked for live output none is missing.
-          if (wanted) dropped += rest.length;
+          if (onNoCredit === "wait") await waiting(pipe, chunk, stop);
+          else if (chunk.length > 0) dropping(pipe, chunk);
         },
         finish({ result, ...about }) {
+          for (let to = live(); to && ring.size > 0 && credit.available > 0; ) {
+            const next = ring.take(allowed());
+            if (next) send(to, next);
+          }
+          dropped += ring.size;
           if (credits.get(commandId) === credit) credits.delete(commandId);
           open.delete(credit);
           credit.close();

@@ -42,7 +42,13 @@ function stage(stateDir = join(scratch, randomUUID()), changes: Partial<Host> = 
     const call: ReceivedCall = {
       ...{ commandId: randomUUID(), commandBody: new Uint8Array(), frameTimeMs: 0, receivedAt: clock.monotonic() },
       ...{ tool: "test.work", context: "default", tenant: "acme", userToken: "", signature: new Uint8Array() },
-      ...{ argsJson: Buffer.from('{"what":"this"}'), deadlineMs: 0, initialCredit: 0, operator: new Uint8Array() },
+      ...{
+        argsJson: Buffer.from('{"what":"this"}'),
+        deadlineMs: 0,
+        initialCredit: 0,
+        onNoCredit: "wait",
+        operator: new Uint8Array(),
+      },
       ...change,
     };
     invocations.submit(call);

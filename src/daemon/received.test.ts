@@ -56,8 +56,8 @@ describe("malformed", () => {
     [{ deadline: { seconds: toLong(2 ** 52), nanos: 0 } }, /deadline/],
     [{ deadline: { seconds: toLong(1), nanos: 999_999 } }, /deadline/],
     [{ initialCredit: toLong(4 * 1024 * 1024 + 1), onNoCredit: wire.OnNoCredit.ON_NO_CREDIT_WAIT }, /initial_credit/],
-    [{ initialCredit: toLong(1) }, /on_no_credit must be WAIT/],
-    [{ initialCredit: toLong(1), onNoCredit: 9 as never }, /on_no_credit must be WAIT/],
+    [{ initialCredit: toLong(1) }, /on_no_credit must be WAIT or DROP/],
+    [{ initialCredit: toLong(1), onNoCredit: 9 as never }, /on_no_credit must be WAIT or DROP/],
   ];
   for (const [change, expected] of cases)
     test(`${Object.keys(change).join(", ")}: ${expected.source}`, () => expect(reason(change)).toMatch(expected));
@@ -67,6 +67,7 @@ describe("malformed", () => {
       { argsJson: new Uint8Array(maxArgsBytes) },
       { deadline: { seconds: toLong(0), nanos: 1_000_000 } },
       { initialCredit: toLong(4 * 1024 * 1024), onNoCredit: wire.OnNoCredit.ON_NO_CREDIT_WAIT },
+      { initialCredit: toLong(4 * 1024 * 1024), onNoCredit: wire.OnNoCredit.ON_NO_CREDIT_DROP },
     ];
     for (const change of limits) expect(reason(change)).toBe("call");
   });

@@ -22,6 +22,8 @@ export interface ReceivedCall {
   argsJson: Uint8Array;
   deadlineMs: number;
   initialCredit: number;
+  /** What happens when that is used up: the command waits, or the newest output is kept and the rest counted. */
+  onNoCredit: "wait" | "drop";
   /** Serialised OperatorProof as received; empty when absent. */
   operator: Uint8Array;
 }
@@ -30,6 +32,11 @@ export type Reading = { kind: "call"; call: ReceivedCall } | { kind: "malformed"
 
 /** Longest arguments of a call, in bytes of JSON text. */
 export const maxArgsBytes = limits.argsBytes;
+
+const noCredit: Readonly<Record<number, ReceivedCall["onNoCredit"]>> = {
+  [aegis.cluster.v1.OnNoCredit.ON_NO_CREDIT_WAIT]: "wait",
+  [aegis.cluster.v1.OnNoCredit.ON_NO_CREDIT_DROP]: "drop",
+};
 
 /** `initial_credit` above this is nobody's need. */
 const maxInitialCredit = limits.creditPerCommandBytes;
@@ -55,9 +62,9 @@ export function readInvoke(
   const initialCredit = whole(command.initialCredit);
   if (initialCredit === null || initialCredit > maxInitialCredit)
     return malformed(`initial_credit is above ${maxInitialCredit}`);
-  if (initialCredit > 0 && command.onNoCredit !== aegis.cluster.v1.OnNoCredit.ON_NO_CREDIT_WAIT) {
-    return malformed("on_no_credit must be WAIT: this version knows no other");
-  }
+  const onNoCredit = noCredit[command.onNoCredit ?? 0];
+  if (initialCredit > 0 && !onNoCredit)
+    return malformed("on_no_credit must be WAIT or DROP: this version knows no other");
   return {
     kind: "call",
     call: {
@@ -73,6 +80,7 @@ export function readInvoke(
       argsJson,
       deadlineMs,
       initialCredit,
+      onNoCredit: onNoCredit ?? "wait",
       operator: command.operator ?? new Uint8Array(),
     },
   };

@@ -107,6 +107,7 @@ export async function strictController({
       const result = (async () => {
         let last: ResultEvent | null = null;
         for await (const event of dispatcher.call(request, stop.signal)) {
+          if (event.kind === "progress") event.taken?.();
           events.push(event);
           if (event.kind === "result") last = event;
         }
