@@ -212,7 +212,14 @@ describe("windows-x64 under wine", () => {
       const programs = join(windows.drive, "programs/aegis");
       cpSync(unpacked("windows-x64"), programs, { recursive: true });
       const executable = join(programs, "aegis.exe");
-      expect(await windows.run([executable, "--version"])).toEqual({ exit: 0, said: `aegis ${version}\n` });
+      const folder = hostile();
+      expect(await windows.run([executable, "--version"], 60_000, folder)).toEqual({
+        exit: 0,
+        said: `aegis ${version}\n`,
+      });
+      const status = await windows.run([executable, "edge", "status"], 60_000, folder);
+      expect(status.said).not.toContain("from-dotenv");
+      expect(existsSync(join(folder, "ran"))).toBe(false);
 
       expect(await windows.run([executable, "install", "path"])).toMatchObject({ exit: 0 });
       const next = await windows.run(["cmd", "/c", "echo", "%PATH%"]);

@@ -7,8 +7,8 @@ export interface Wine {
   /** Drive C as a folder of this machine. */
   readonly drive: string;
   readonly env: Record<string, string>;
-  /** Runs to its end; both outputs in one text. */
-  run(command: readonly string[], timeoutMs?: number): Promise<{ exit: number; said: string }>;
+  /** Runs to its end, in `cwd` if stated; both outputs in one text. */
+  run(command: readonly string[], timeoutMs?: number, cwd?: string): Promise<{ exit: number; said: string }>;
   /** Starts and goes on; `said` reads what it wrote so far. */
   start(command: readonly string[]): { said(): string; says(text: string, timeoutMs?: number): Promise<void> };
   destroy(): void;
@@ -26,13 +26,13 @@ export async function wine(): Promise<Wine> {
     WINEDLLOVERRIDES: "mscoree,mshtml=",
   };
   let count = 0;
-  const shell = (command: readonly string[], timeoutMs: number, file: string) => {
+  const shell = (command: readonly string[], timeoutMs: number, file: string, cwd = root) => {
     const words = ["timeout", "-k", "5", String(Math.ceil(timeoutMs / 1000)), ...command].map(
       (word) => `'${word.replace(/'/g, "'\\''")}'`,
     );
     return Bun.spawn(["sh", "-c", `${words.join(" ")} > '${file}' 2>&1 < /dev/null`], {
       env,
-      cwd: root,
+      cwd,
       stdin: "ignore",
       stdout: "ignore",
       stderr: "ignore",
@@ -40,9 +40,9 @@ export async function wine(): Promise<Wine> {
   };
   const newFile = () => join(root, `said-${++count}`);
   const read = (file: string) => (existsSync(file) ? readFileSync(file, "utf8") : "");
-  const run: Wine["run"] = async (command, timeoutMs = 60_000) => {
+  const run: Wine["run"] = async (command, timeoutMs = 60_000, cwd = root) => {
     const file = newFile();
-    const exit = await shell(["wine", ...command], timeoutMs, file).exited;
+    const exit = await shell(["wine", ...command], timeoutMs, file, cwd).exited;
     return { exit, said: read(file).replaceAll("\r\n", "\n") };
   };
   await shell(["wineboot", "-i"], 120_000, newFile()).exited;
