@@ -40,6 +40,8 @@ export interface GrpcOptions {
 
 export interface GrpcServer {
   port: number;
+  /** New connections get this certificate; those that are open keep theirs. */
+  renew(tls: TlsIdentity): void;
   /** Answers health checks with NOT_SERVING from now on; what is connected stays. */
   stopServing(): void;
   /** Stops listening and ends what is left open. */
@@ -93,7 +95,16 @@ export async function startGrpc(options: GrpcOptions): Promise<GrpcServer> {
       );
     });
   });
-  return { port: bound, stopServing: health.stopServing, close: () => server.forceShutdown() };
+  return {
+    port: bound,
+    renew: ({ certPem, keyPem }) =>
+      // grpc-js offers this to its own certificate providers only.
+      (credentials as unknown as { updateSecureContextOptions(options: object): void }).updateSecureContextOptions({
+        ...{ cert: [Buffer.from(certPem)], key: [Buffer.from(keyPem)] },
+      }),
+    stopServing: health.stopServing,
+    close: () => server.forceShutdown(),
+  };
 }
 
 const timestamp = (ms: number) => ({ seconds: toLong(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 });

@@ -35,7 +35,8 @@ import { createRotations } from "./rotation.ts";
 import { createSessions } from "./sessions.ts";
 import { createTargets } from "./targets.ts";
 import { createTenantAdmin } from "./tenants.ts";
-import { loadTls } from "./tls.ts";
+import { loadTls, type TlsIdentity } from "./tls.ts";
+import { keepCertificate } from "./tls-renewal.ts";
 
 const { GoodbyeReason } = aegis.cluster.v1;
 
@@ -82,7 +83,8 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const config = await loadControllerConfig(dataDir);
   const { limits: most } = config;
   const endpoint = readEndpoint(config.publicEndpoint);
-  const tls = await loadTls(dataDir, ownCertificate(options));
+  const ownFiles = ownCertificate(options);
+  let tls = await loadTls(dataDir, ownFiles);
   const store = await openStore(databasePath(dataDir));
   /** What was opened, to be closed the other way round. */
   const opened: Array<() => Promise<void> | void> = [() => store.close()];
@@ -123,8 +125,12 @@ export async function startController(options: ControllerOptions): Promise<Runni
           (error: unknown) => log.error("audit_not_written", { error: AegisError.from(error) }),
         ),
     });
-    const certificateExpiresAt = Date.parse(new X509Certificate(tls.certPem).validTo);
-    metrics.attach({ store, sessions, certificateExpiresAt, time });
+    metrics.attach({
+      ...{ store, sessions, time },
+      get certificateExpiresAt() {
+        return Date.parse(new X509Certificate(tls.certPem).validTo);
+      },
+    });
     const ledger = resultLedger({ store, time, log });
     const keyChanges = createKeyChanges({ store, keys, sessions, clock, time, log });
     const doorman = createDoorman({
@@ -133,7 +139,10 @@ export async function startController(options: ControllerOptions): Promise<Runni
       onHeartbeat: (tenantId) => metrics.heartbeat(tenantId),
     });
     const enrollment = createEnrollment({
-      ...{ store, keys, pins: tls.pins, publicEndpoint: endpoint.text },
+      ...{ store, keys, publicEndpoint: endpoint.text },
+      get pins() {
+        return tls.pins;
+      },
       ...{ challenges: createChallenges(clock, most.enrollmentAttemptsPerMinute), clock, time, log, requireStrict },
       maxHosts: most.hosts,
       onAdmitted: (nodeId) =>
@@ -168,7 +177,9 @@ export async function startController(options: ControllerOptions): Promise<Runni
     const app = createApp({
       authenticator: createAuthenticator({ store, time, log, oidc }),
       ...{ store, nodes: sessions, targets, enrollment, fleet, inventory, tenants, metrics, mcp, clock, time, log },
-      hostNames: [endpoint.host, ...certificateNames(tls.certPem)],
+      get hostNames() {
+        return [endpoint.host, ...certificateNames(tls.certPem)];
+      },
       enrollmentTokensPerMinute: most.enrollmentTokensPerMinute,
       ready: async () => state === "open" && (await store.newestKeyset().catch(() => null)) !== null,
     });
@@ -181,6 +192,15 @@ export async function startController(options: ControllerOptions): Promise<Runni
 
     const housekeeping = new AbortController();
     void mcp.watch(housekeeping.signal);
+    if (ownFiles) {
+      const renew = (next: TlsIdentity) => {
+        if (!plain) http.renew(next);
+        grpc.renew(next);
+        tls = next;
+      };
+      const load = () => loadTls(dataDir, ownFiles);
+      void keepCertificate({ load, current: () => tls, renew, clock, log }, housekeeping.signal);
+    }
     void audit.keepSealed(housekeeping.signal);
     void revocations.watch(housekeeping.signal);
     void keyChanges.watch(housekeeping.signal);

@@ -15,6 +15,8 @@ export interface ServeOptions {
 
 export interface HttpServer {
   port: number;
+  /** New connections get this certificate; those that are open keep theirs. */
+  renew(tls: NonNullable<ServeOptions["tls"]>): void;
   /** Takes no new connections and lets requests finish; with `now` ends what is left. */
   close(now: boolean): Promise<void>;
 }
@@ -25,11 +27,10 @@ const idleSecs = 60;
 const serverBodyBytes = 64 * 1024 * 1024;
 
 export function serveHttp({ app, host, port, tls }: ServeOptions): HttpServer {
-  let server: Server<undefined>;
-  try {
-    server = Bun.serve({
+  const listen = (at: number, identity: ServeOptions["tls"]): Server<undefined> =>
+    Bun.serve({
       hostname: host,
-      port,
+      port: at,
       idleTimeout: idleSecs,
       maxRequestBodySize: serverBodyBytes,
       fetch(request, self) {
@@ -39,8 +40,13 @@ export function serveHttp({ app, host, port, tls }: ServeOptions): HttpServer {
       // What the application itself cannot answer must not show its insides.
       error: () =>
         Response.json({ error: { code: "internal", message: "this controller could not answer" } }, { status: 500 }),
-      ...(tls ? { tls: { cert: tls.certPem, key: tls.keyPem } } : {}),
+      ...(identity ? { tls: { cert: identity.certPem, key: identity.keyPem } } : {}),
     });
+  let server: Server<undefined>;
+  /** Those of former certificates, for as long as they have connections. */
+  const former = new Set<Server<undefined>>();
+  try {
+    server = listen(port, tls);
   } catch (thrown) {
     const cause = thrown as Error;
     throw new AegisError("unavailable", `cannot listen on port ${port} for the REST API: ${cause.message}`, {
@@ -48,8 +54,17 @@ export function serveHttp({ app, host, port, tls }: ServeOptions): HttpServer {
       hint: "another program may use it; stop that one or choose another with --port",
     });
   }
+  const bound = server.port ?? port;
   return {
-    port: server.port ?? port,
-    close: (now) => server.stop(now),
+    port: bound,
+    renew(next) {
+      const before = server;
+      former.add(before);
+      void before.stop(false).then(() => former.delete(before));
+      server = listen(bound, next);
+    },
+    async close(now) {
+      await Promise.all([server, ...former].map((one) => one.stop(now)));
+    },
   };
 }
