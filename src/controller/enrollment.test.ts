@@ -5,6 +5,7 @@ import { settled } from "../../test/support/scripted-host.ts";
 import { controllerStage } from "../../test/support/stages.ts";
 import { newKey } from "../../test/support/strict-keys.ts";
 import { signEnrollProof } from "../envelope/enrollment.ts";
+import type { NodeRow, Queries, Store } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { createChallenges } from "./challenges.ts";
 import { createEnrollment } from "./enrollment.ts";
@@ -14,8 +15,24 @@ const { GoodbyeReason, NodeRole, SealConfirm } = aegis.cluster.v1;
 async function stage() {
   const controller = await controllerStage();
   const { strict, store, sessions, clock, time, log, identity } = controller;
+  /** Fails once, after the token was redeemed and before the host is there. */
+  const disk = { fails: false };
+  const failing: Store = Object.assign(Object.create(store), {
+    transaction: (work: (tx: Queries) => Promise<unknown>) =>
+      store.transaction((tx) =>
+        work(
+          Object.assign(Object.create(tx), {
+            putNode: (row: NodeRow) => {
+              if (!disk.fails) return tx.putNode(row);
+              disk.fails = false;
+              throw new Error("database or disk is full");
+            },
+          }),
+        ),
+      ),
+  });
   const enrollment = createEnrollment({
-    ...{ store, keys: strict.keys, clock, time, log },
+    ...{ store: failing, keys: strict.keys, clock, time, log },
     ...{ pins: [`spki-sha256:${"A".repeat(43)}`], publicEndpoint: "controller.example:50056" },
     challenges: createChallenges(clock),
     onAdmitted: (nodeId) => sessions.end(nodeId, GoodbyeReason.GOODBYE_REASON_REPLACED, "enrolled again"),
@@ -35,7 +52,7 @@ async function stage() {
       enrollProof: signEnrollProof(key, { ...proof, rootKeyId: strict.keyset.rootKey.keyId }),
     });
   }
-  return { ...controller, issue, enroll };
+  return { ...controller, disk, issue, enroll };
 }
 
 test("a session that the old key opened ends when the new key is admitted", async () => {
@@ -66,4 +83,16 @@ test("an enrollment that is refused ends nothing", async () => {
   expect(told).toMatch(/is enrolled already/);
   await settled();
   expect(one.sessions.size).toBe(1);
+});
+
+test("a database that fails halfway keeps neither the host nor the use of its token", async () => {
+  const one = await stage();
+  const nodeId = crypto.randomUUID();
+  const { token } = await one.issue(null);
+  one.disk.fails = true;
+  await expect(one.enroll(token, newKey(), nodeId)).rejects.toThrow("disk is full");
+  expect(await one.store.node(nodeId)).toBeNull();
+  await one.enroll(token, newKey(), nodeId);
+  expect(await one.store.node(nodeId)).toMatchObject({ tenantId: "acme", hostName: "web-1" });
+  await expect(one.enroll(token, newKey(), crypto.randomUUID())).rejects.toThrow("already redeemed");
 });
