@@ -104,7 +104,7 @@ export function createRunLog(recall: (commandId: string) => Promise<CommandResul
       wake();
     },
     async *read(after, signal) {
-      const missed = gaps();
+      const missed = gaps(after === 0);
       // Of what was let go already nothing more can be read.
       const reader = { read: reached.get(after) ?? written - progress.size };
       /** A reader that goes holds nobody up. */
@@ -174,14 +174,14 @@ const sizeOfResult = ({ data }: { data: Result["data"] }): number =>
   (data.receipt_proof?.result.length ?? 0) +
   (data.receipt_proof?.command_body.length ?? 0);
 
-/** For one reader: what lies between two pieces of a pipe that it sees was dropped, here or before. */
-function gaps(): (event: Progress) => Progress {
+/** For one reader: what lies between two pieces of a pipe that it sees was dropped, here or before; from the first on, if it is. */
+function gaps(fromFirst: boolean): (event: Progress) => Progress {
   const next = new Map<string, number>();
   return (event) => {
     const { command_id: commandId, stream, offset, data, base64, skipped_bytes: skipped } = event.data;
     const pipe = `${commandId} ${stream}`;
     const length = data === undefined ? Buffer.byteLength(base64 ?? "", "base64") : Buffer.byteLength(data, "utf8");
-    const expected = next.get(pipe);
+    const expected = next.get(pipe) ?? (fromFirst ? 0 : undefined);
     next.set(pipe, offset + length);
     const missing = expected === undefined ? skipped : Math.max(skipped, offset - expected);
     return missing === skipped ? event : { ...event, data: { ...event.data, skipped_bytes: missing } };
