@@ -385,10 +385,11 @@ describe("the owner of a host", () => {
     expect(shown).toMatchObject({ exit: 5, stdout: expect.stringContaining("1 results to deliver") });
     expect(json(await late.run("edge", "log", "-o", "json")).at(-1)).toMatchObject({ outcome: "ok", exit_code: 0 });
     await site.restartController();
-    await eventually("it is delivered", async () => {
+    const delivered = async () => {
       const { state, undelivered_results } = await waiting();
       return state === "connected" && undelivered_results === 0;
-    });
+    };
+    await eventually("it is delivered", delivered, 40_000);
     await late.daemon?.stop();
     await host.daemon?.until(/"event":"disconnected"[\s\S]*"event":"connected"/);
   });

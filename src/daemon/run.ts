@@ -310,7 +310,8 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const handle = async (request: OwnerRequest) => {
     if (request.kind !== "tell_status") return await performed(credentials, request);
     status.update(calls());
-    return await status.flush();
+    await status.flush();
+    return null;
   };
   const requests = serveRequests({ stateDir, handle, clock, log, signal: stopSessions.signal });
   try {

@@ -1,4 +1,5 @@
 /** `edge status`: whether this host is connected, from the file that its daemon keeps. */
+import { lockHolder } from "../../daemon/lock.ts";
 import { askDaemon } from "../../daemon/requests.ts";
 import { type DaemonStatus, readStatus } from "../../daemon/status.ts";
 import { AegisError, errorTable } from "../../errors.ts";
@@ -27,11 +28,11 @@ export default command({
 });
 
 /** Longest that a daemon with something else to do is waited for; what it last wrote is shown then. */
-const newsWithinMs = 1_000;
+const newsWithinMs = 3_000;
 
 /** Whether what stands in the file is from now. */
 async function askForNews(stateDir: string, stop: AbortSignal): Promise<boolean> {
-  const alive = async () => (await readStatus(stateDir))?.alive ?? false;
+  const alive = async () => (await lockHolder(stateDir)) !== null;
   if (!(await alive())) return false;
   const patience = new AbortController();
   const signal = AbortSignal.any([patience.signal, stop]);
