@@ -13,7 +13,7 @@ import { createTls, loadTls } from "../src/controller/tls.ts";
 import { createInvocations } from "../src/daemon/invocations.ts";
 import { createOutbox } from "../src/daemon/outbox.ts";
 import { progressRing } from "../src/daemon/progress-ring.ts";
-import { type ReceivedCall, readInvoke } from "../src/daemon/received.ts";
+import { readInvoke } from "../src/daemon/received.ts";
 import { signEnrollProof } from "../src/envelope/enrollment.ts";
 import { controllerChannel, daemonChannel } from "../src/envelope/frame.ts";
 import { AegisError } from "../src/errors.ts";
@@ -27,7 +27,7 @@ import { toLong } from "../src/wire/whole.ts";
 import { fakeClock } from "./support/fake-clock.ts";
 import { peerChannel } from "./support/peer/grpc.ts";
 import { message } from "./support/peer/protobuf.ts";
-import { scriptedHost, scriptedTool, settled } from "./support/scripted-host.ts";
+import { receivedCall, scriptedHost, scriptedTool, settled } from "./support/scripted-host.ts";
 import { controllerStage } from "./support/stages.ts";
 import { newKey } from "./support/strict-keys.ts";
 import { testApi } from "./support/test-api.ts";
@@ -247,19 +247,8 @@ describe("a host", () => {
     });
     const scripted = scriptedHost({ clock, tools: [tool], nodeId });
     const invocations = createInvocations({ host: () => scripted, outbox, clock, log: silentLog, maxConcurrent });
-    const call = (): ReceivedCall => ({
-      ...{ commandId: randomUUID(), commandBody: new Uint8Array(), frameTimeMs: 0, receivedAt: clock.monotonic() },
-      ...{ tool: "test.work", context: "default", tenant: "acme", userToken: "", signature: new Uint8Array() },
-      ...{
-        argsJson: Buffer.from("{}"),
-        deadlineMs: 0,
-        initialCredit: 0,
-        onNoCredit: "wait",
-        operator: new Uint8Array(),
-      },
-    });
     const submit = async (count: number) => {
-      for (let n = 0; n < count; n++) invocations.submit(call());
+      for (let n = 0; n < count; n++) invocations.submit(receivedCall(clock));
       await settled();
     };
     return { runs, refused, invocations, submit };

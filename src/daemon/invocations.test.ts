@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import { fakeClock } from "../../test/support/fake-clock.ts";
 import { recordedLog } from "../../test/support/recorded-log.ts";
-import { type Run, scriptedHost, scriptedTool, settled } from "../../test/support/scripted-host.ts";
+import { type Run, receivedCall, scriptedHost, scriptedTool, settled } from "../../test/support/scripted-host.ts";
 import { newKey } from "../../test/support/strict-keys.ts";
 import type { StopReason } from "../tools/tool.ts";
 import { aegis } from "../wire/gen/messages.js";
@@ -35,12 +35,7 @@ function stage({ obedient = true, host }: { obedient?: boolean; host?: () => Hos
     drained: () => Promise.resolve(),
   });
   const invocations = createInvocations({ host: host ?? (() => usual), outbox, clock, log, maxConcurrent });
-  const call = (change: Partial<ReceivedCall> = {}): ReceivedCall => ({
-    ...{ commandId: randomUUID(), commandBody: new Uint8Array(), frameTimeMs: 0, receivedAt: clock.monotonic() },
-    ...{ tool: "test.work", context: "default", tenant: "acme", userToken: "", signature: new Uint8Array() },
-    ...{ argsJson: Buffer.from("{}"), deadlineMs: 0, initialCredit: 0, onNoCredit: "wait", operator: new Uint8Array() },
-    ...change,
-  });
+  const call = (change?: Partial<ReceivedCall>) => receivedCall(clock, change);
   const submit = async (change: Partial<ReceivedCall> = {}) => {
     const one = call(change);
     invocations.submit(one);

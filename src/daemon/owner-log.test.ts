@@ -16,7 +16,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fakeClock } from "../../test/support/fake-clock.ts";
 import { recordedLog } from "../../test/support/recorded-log.ts";
-import { scriptedHost, scriptedTool, settled } from "../../test/support/scripted-host.ts";
+import { receivedCall, scriptedHost, scriptedTool, settled } from "../../test/support/scripted-host.ts";
 import { newKey } from "../../test/support/strict-keys.ts";
 import { createInvocations } from "./invocations.ts";
 import type { Host } from "./invoke.ts";
@@ -39,18 +39,7 @@ function stage(stateDir = join(scratch, randomUUID()), changes: Partial<Host> = 
   const ownerLog = openOwnerLog(stateDir, { clock, log, version: "1.2.3" });
   const invocations = createInvocations({ host: () => host, outbox, clock, log, ownerLog, maxConcurrent: 2 });
   const submit = async (change: Partial<ReceivedCall> = {}) => {
-    const call: ReceivedCall = {
-      ...{ commandId: randomUUID(), commandBody: new Uint8Array(), frameTimeMs: 0, receivedAt: clock.monotonic() },
-      ...{ tool: "test.work", context: "default", tenant: "acme", userToken: "", signature: new Uint8Array() },
-      ...{
-        argsJson: Buffer.from('{"what":"this"}'),
-        deadlineMs: 0,
-        initialCredit: 0,
-        onNoCredit: "wait",
-        operator: new Uint8Array(),
-      },
-      ...change,
-    };
+    const call = receivedCall(clock, { argsJson: Buffer.from('{"what":"this"}'), ...change });
     invocations.submit(call);
     await settled();
     return call.commandId;

@@ -1,7 +1,9 @@
 /** A host whose one tool does what the test says, when it says so. */
 
+import { randomUUID } from "node:crypto";
 import { callLimits } from "../../src/daemon/call-limits.ts";
 import type { Host } from "../../src/daemon/invoke.ts";
+import type { ReceivedCall } from "../../src/daemon/received.ts";
 import { replayGuard } from "../../src/daemon/replay.ts";
 import type { UserVerifier } from "../../src/envelope/user.ts";
 import type { Clock } from "../../src/platform/clock.ts";
@@ -118,6 +120,14 @@ export function scriptedHost({
     home: "/home/tester",
   };
 }
+
+/** A call of the scripted tool, as a session hands it on. */
+export const receivedCall = (clock: Clock, change: Partial<ReceivedCall> = {}): ReceivedCall => ({
+  ...{ commandId: randomUUID(), commandBody: new Uint8Array(), frameTimeMs: 0, receivedAt: clock.monotonic() },
+  ...{ tool: "test.work", context: "default", tenant: "acme", userToken: "", signature: new Uint8Array() },
+  ...{ argsJson: Buffer.from("{}"), deadlineMs: 0, initialCredit: 0, onNoCredit: "wait", operator: new Uint8Array() },
+  ...change,
+});
 
 /** Lets everything run that only waits for promises. */
 export const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
