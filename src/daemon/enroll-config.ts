@@ -173,11 +173,8 @@ export interface Present {
   tenantId: string | null;
   sealRoot: string | null;
   seal: string | null;
-  serverName: string | null;
   keyPath: string | null;
   tokenPath: string | null;
-  httpsProxy: string | null;
-  noProxy: string | null;
 }
 
 export function presentIn(path: string, text: string): Present {
@@ -196,10 +193,7 @@ export function presentIn(path: string, text: string): Present {
     tenantId: at(...cluster, "edge", "tenant_id"),
     sealRoot: at(...cluster, "edge", "seal_root"),
     seal: at(...cluster, "edge", "seal"),
-    serverName: at(...cluster, "controller", "tls", "server_name"),
     keyPath: at(...cluster, "node_keypair_path"),
     tokenPath: at(...cluster, "edge", "node_security_token_path"),
-    httpsProxy: at(...cluster, "edge", "proxy", "https_proxy"),
-    noProxy: at(...cluster, "edge", "proxy", "no_proxy"),
   };
 }

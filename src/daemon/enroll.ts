@@ -11,11 +11,12 @@ import { makeStateDir } from "../identity/state-dir.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { PRIVATE_DIR, PRIVATE_FILE, PUBLIC_FILE } from "../platform/private-file.ts";
-import { type ProxySettings, proxyFor } from "../platform/proxy-env.ts";
+import { proxyFor } from "../platform/proxy-env.ts";
 import { EnrollError, type EnrollStep, explained } from "./enroll-error.ts";
 import { type Admitted, exchange } from "./enroll-exchange.ts";
-import { type Facts, knownKeyset } from "./enroll-facts.ts";
+import { knownKeyset } from "./enroll-facts.ts";
 import { type Ask, type EnrollmentPlan, requireSettled, resolveConflicts } from "./enroll-plan.ts";
+import { writtenWay } from "./enroll-way.ts";
 import { grpcLink } from "./grpc-link.ts";
 import { type ControllerLink, LinkError } from "./link.ts";
 import { findAnchor } from "./tls-anchor.ts";
@@ -70,14 +71,16 @@ export async function enroll(
   const key = importSigningKey(seed);
   const { host, port } = token;
   const secure = token.scheme === "https";
-  const proxy = secure ? proxyFor({ host, port }, proxySettings(facts), work.input.env) : null;
-  const present = facts.config.kind === "present" ? facts.config.value.present : null;
-  const serverName = (plan.work.merges && present?.serverName) || host;
-  const server = { host, port, serverName, proxy };
+  const { env, home } = work.input;
+  const way = await at("plan", () => writtenWay({ configPath, keeps: work.merges, env, home }));
+  const proxy = secure ? proxyFor({ host, port }, way.proxy, env) : null;
+  const serverName = way.serverName ?? host;
+  const { clientCertificate } = way;
+  const server = { host, port, serverName, proxy, clientCertificate };
   const pins = claims.pin ?? [];
   const probes = secure && pins.length > 0 && !given;
   const caPem = probes ? await at("connect", () => findAnchor(server, pins, clock)) : null;
-  const tls = secure ? { pins, caPem, serverName, clientCertificate: null, proxy } : null;
+  const tls = secure ? { pins, caPem, serverName, clientCertificate, proxy } : null;
   const link = given ?? grpcLink({ host, port, tls });
   let admitted: Admitted;
   try {
@@ -172,13 +175,6 @@ async function nearestExisting(path: string): Promise<string> {
     );
     if (exists || dirname(at) === at) return at;
   }
-}
-
-/** The owner's file may name a proxy before there is any connection. */
-function proxySettings({ config }: Facts): ProxySettings {
-  if (config.kind !== "present") return {};
-  const { httpsProxy, noProxy } = config.value.present;
-  return { ...(httpsProxy === null ? {} : { httpsProxy }), ...(noProxy === null ? {} : { noProxy }) };
 }
 
 async function at<T>(step: EnrollStep, act: () => Promise<T>): Promise<T> {

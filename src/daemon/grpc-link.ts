@@ -11,6 +11,7 @@ import {
   LinkError,
   type StreamHandlers,
 } from "./link.ts";
+import { clientRefusal, nameCertificate } from "./tls-trust.ts";
 import { TunnelCredentials, type TunnelOptions } from "./tunnel.ts";
 
 export interface GrpcLinkOptions {
@@ -40,10 +41,16 @@ export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOption
   const dialled = proxy ? authorityOf(proxy) : authority;
   const open = new Set<Client>();
   let tlsFailure: AegisError | null = null;
+  let isBelieved = false;
 
   function dial(): Client {
     tlsFailure = null;
-    const options = tls && { ...tls, onFailure: (error: Error) => (tlsFailure = AegisError.from(error)) };
+    isBelieved = false;
+    const options = tls && {
+      ...tls,
+      onFailure: (error: Error) => (tlsFailure = AegisError.from(error)),
+      onBelieved: () => (isBelieved = true),
+    };
     const channel = new TunnelCredentials({ host, port }, options);
     const client = new Client(`dns:${dialled}`, channel, {
       "grpc.enable_http_proxy": 0,
@@ -67,7 +74,11 @@ export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOption
   /** Why nothing could be reached, in words that name the proxy when it was the proxy. */
   const unreachable: Unreachable = (details) => {
     if (tlsFailure) return { reason: tlsFailure.message, ...(tlsFailure.hint ? { hint: tlsFailure.hint } : {}) };
+    const refused = clientRefusal(details);
+    if (refused) return refused;
     const reason = plain(details);
+    if (isBelieved)
+      return { reason: `after TLS: ${reason}`, ...(tls?.clientCertificate ? { hint: nameCertificate } : {}) };
     return { reason: proxy ? `the proxy ${authorityOf(proxy)} (${proxy.from}) cannot be reached: ${reason}` : reason };
   };
 

@@ -16,6 +16,8 @@ export interface Server {
   serverName: string;
   /** The way out, when there is no direct one. */
   proxy: ProxyRoute | null;
+  /** What a front end that asks for a certificate is shown. */
+  clientCertificate: { certPem: string; keyPem: string } | null;
 }
 
 /**
@@ -40,7 +42,10 @@ export async function findAnchor(server: Server, pins: readonly string[], clock:
 }
 
 /** Ends as soon as it is over: no byte of ours follows it. */
-async function handshake({ host, port, serverName, proxy }: Server, clock: Clock): Promise<Presented> {
+async function handshake(
+  { host, port, serverName, proxy, clientCertificate }: Server,
+  clock: Clock,
+): Promise<Presented> {
   const unreachable = (message: string, cause?: unknown) =>
     new AegisError("unavailable", `cannot reach the controller at ${host} port ${port}: ${message}`, {
       cause,
@@ -53,6 +58,7 @@ async function handshake({ host, port, serverName, proxy }: Server, clock: Clock
     socket: under,
     ALPNProtocols: ["h2"],
     rejectUnauthorized: false,
+    ...(clientCertificate ? { cert: clientCertificate.certPem, key: clientCertificate.keyPem } : {}),
     ...(isIP(serverName) ? {} : { servername: serverName }),
   });
   const over = new AbortController();

@@ -90,3 +90,22 @@ export function pinnedAnchor(chain: readonly X509Certificate[], pins: readonly s
   const canAnchor = (one: X509Certificate) => one.ca || one.checkIssued(one);
   return chain.find((one) => pins.includes(spkiPin(one)) && canAnchor(one)) ?? null;
 }
+
+export const nameCertificate =
+  "name a certificate that the server takes in the settings: cluster.controller.tls.cert_path and key_path";
+
+/** What a server that wants to know who we are says instead of an answer, in words; null when it said something else. */
+export function clientRefusal(details: string): { reason: string; hint: string } | null {
+  const [, alert] =
+    /ALERT_(CERTIFICATE_REQUIRED|UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_(?:EXPIRED|REVOKED|UNKNOWN)|ACCESS_DENIED)/.exec(
+      details,
+    ) ?? [];
+  if (!alert) return null;
+  const asks = alert === "CERTIFICATE_REQUIRED";
+  return {
+    reason: asks
+      ? "the server asks for a client certificate, and got none"
+      : `the server refused our client certificate (${alert})`,
+    hint: nameCertificate,
+  };
+}

@@ -10,7 +10,7 @@ import { AegisError } from "../errors.ts";
 import { systemAuthorities } from "../platform/authorities.ts";
 import type { ProxyRoute } from "../platform/proxy-env.ts";
 import { httpConnect, proxyTimeoutMs } from "./http-connect.ts";
-import { distrust, presented, type TlsTrust } from "./tls-trust.ts";
+import { clientRefusal, distrust, presented, type TlsTrust } from "./tls-trust.ts";
 
 export interface TunnelOptions extends TlsTrust {
   /** PEM of a client certificate and its key, when the controller's front end asks for one. */
@@ -19,6 +19,8 @@ export interface TunnelOptions extends TlsTrust {
   proxy?: ProxyRoute | null;
   /** Told why a connection was not believed: grpc-js itself only says that it could not connect. */
   onFailure?: (error: Error) => void;
+  /** Told when the far end is believed: what goes wrong from then on is its doing. */
+  onBelieved?: () => void;
 }
 
 /**
@@ -90,9 +92,11 @@ function tlsToController(socket: Socket, options: TunnelOptions): Promise<TLSSoc
     tls.destroy();
     throw new AegisError("unavailable", `TLS to ${name}: ${problem}`, {
       hint:
-        options.pins.length > 0
-          ? "something in between may open TLS; if the controller's certificate was replaced, enroll with a new token"
-          : "a token that pins the controller's key needs no authority; else name the authority's file in SSL_CERT_FILE",
+        reason === null
+          ? "this may be another port than the controller's gRPC; if something in between opens TLS, let it pass HTTP/2"
+          : options.pins.length > 0
+            ? "something in between may open TLS; if the controller's certificate was replaced, enroll with a new token"
+            : "a token that pins the controller's key needs no authority; else name the authority's file in SSL_CERT_FILE",
     });
   });
 }
@@ -109,19 +113,27 @@ function tlsToProxy(socket: Socket, { host, from }: ProxyRoute): Promise<TLSSock
   });
 }
 
+const notTls = "check that this is the port of the controller's gRPC, and that nothing in between speaks in its place";
+
 function handshake(socket: Socket, name: string, options: Parameters<typeof connect>[0]): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const tls = connect({ ...options, socket, ...(isIP(name) ? {} : { servername: name }) });
     const fail = (cause: Error) => {
       tls.destroy();
+      const refused = clientRefusal(cause.message);
       reject(
         cause instanceof AegisError
           ? cause
-          : new AegisError("unavailable", `TLS to ${name}: ${cause.message}`, { cause }),
+          : new AegisError("unavailable", `TLS to ${name}: ${refused?.reason ?? cause.message}`, {
+              cause,
+              hint: refused?.hint ?? notTls,
+            }),
       );
     };
     const closed = () =>
-      fail(new AegisError("unavailable", `the connection to ${name} closed during the TLS handshake`));
+      fail(
+        new AegisError("unavailable", `the connection to ${name} closed during the TLS handshake`, { hint: notTls }),
+      );
     tls.once("error", fail);
     tls.once("close", closed);
     tls.once("secureConnect", () => {
@@ -170,7 +182,9 @@ export class TunnelCredentials extends ChannelCredentials {
       async connect(socket) {
         if (!options) return { socket, secure: false };
         try {
-          return { socket: await startTls(target, options, socket), secure: true };
+          const secured = await startTls(target, options, socket);
+          options.onBelieved?.();
+          return { socket: secured, secure: true };
         } catch (error) {
           options.onFailure?.(error as Error);
           throw error;
