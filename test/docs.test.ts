@@ -1,9 +1,12 @@
 /** README does what it says: its blocks are typed into terminals of their own, from the first to the last. */
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseYAML } from "confbox/yaml";
+import { controllerConfigPath, loadControllerConfig, renderControllerConfig } from "../src/config/controller.ts";
+import { limits } from "../src/platform/limits.ts";
 import { defaultContext } from "../src/policy/context.ts";
 import { type TerminalShell, terminals } from "./support/terminals.ts";
 
@@ -46,6 +49,24 @@ const lasting: readonly [command: RegExp, ready: RegExp][] = [
 test("README prints the policy that a fresh host has", () => {
   const [, shown = ""] = /^```yaml\n(security_contexts:[\s\S]*?)^```/m.exec(readme) ?? [];
   expect(parseYAML(shown)).toEqual({ security_contexts: [defaultContext({ folders: [] })] });
+});
+
+test("README names the limits that there are", async () => {
+  const [, shown = ""] = /^```yaml\n(limits:[\s\S]*?)^```/m.exec(readme) ?? [];
+  const config = { controllerId: randomUUID(), publicEndpoint: "localhost:50056", createdAt: "2026-01-01T00:00:00Z" };
+  writeFileSync(controllerConfigPath(home), renderControllerConfig(config));
+  const { limits: unless } = await loadControllerConfig(home);
+  writeFileSync(controllerConfigPath(home), renderControllerConfig(config) + shown);
+  expect((await loadControllerConfig(home)).limits).toEqual(unless);
+  const named = Object.keys((parseYAML(shown) as { limits: object }).limits);
+  expect(named).toHaveLength(Object.keys(unless).length);
+  const { messageBytes, argsBytes, requestBodyBytes, callsPerHost, queuedCallsPerHost, outputBytes } = limits;
+  const words = readme.replace(/\s+/g, " ");
+  const MiB = (bytes: number) => `${bytes / 2 ** 20} MiB`;
+  expect(words).toContain(`a message has at most ${MiB(messageBytes)}, arguments ${MiB(argsBytes)}`);
+  expect(words).toContain(`a REST request ${MiB(requestBodyBytes)}; a host runs ${callsPerHost} calls at once`);
+  expect(words).toContain(`lets ${queuedCallsPerHost} wait.`);
+  expect(words).toContain(`\`max_response_size\` (${MiB(outputBytes)} of each stream is kept)`);
 });
 
 test("README's newcomer path runs as it is written", async () => {

@@ -1,7 +1,7 @@
 /** Each limit of the one table: as much passes, one more does not, and who is refused reads the figure. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { randomBytes, randomUUID } from "node:crypto";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createChallenges } from "../src/controller/challenges.ts";
@@ -25,6 +25,7 @@ import { capOutput } from "../src/tools/output-cap.ts";
 import { aegis } from "../src/wire/gen/messages.js";
 import { toLong } from "../src/wire/whole.ts";
 import { fakeClock } from "./support/fake-clock.ts";
+import { installation } from "./support/installation.ts";
 import { peerChannel } from "./support/peer/grpc.ts";
 import { message } from "./support/peer/protobuf.ts";
 import { receivedCall, scriptedHost, scriptedTool, settled } from "./support/scripted-host.ts";
@@ -310,7 +311,7 @@ describe("a controller", () => {
     await enroll(await issue());
     expect(await store.nodeCount()).toBe(limit);
     const token = await issue();
-    expect(await messageOf(() => enroll(token))).toContain(`this controller has ${limit} hosts`);
+    expect(await messageOf(() => enroll(token))).toContain(`this controller has as many hosts as it may, ${limit}`);
     await store.revokeNode(known.nodeId, time());
     await enroll(token);
     expect(await store.nodeCount()).toBe(limit);
@@ -395,6 +396,26 @@ describe("what is remembered", () => {
     await api.close();
   });
 });
+
+test("a controller's owner may set other limits, and they hold", async () => {
+  const site = await installation();
+  try {
+    appendFileSync(
+      join(site.server.home, ".aegis/controller/controller.yaml"),
+      "limits: {hosts: 1, enrollment_tokens_per_minute: 3}\n",
+    );
+    await site.controller.stop();
+    await site.restartController();
+    await site.addHost("one", { start: false });
+    expect(await messageOf(() => site.addHost("two", { start: false }))).toContain(
+      "this controller has as many hosts as it may, 1",
+    );
+    await site.token("third");
+    expect(await messageOf(() => site.token("fourth"))).toContain("more than 3 enrollment tokens");
+  } finally {
+    await site.close();
+  }
+}, 30_000);
 
 test("no limit of the table is left out", () => {
   expect([...tried].sort()).toEqual((Object.keys(limits) as Name[]).sort());

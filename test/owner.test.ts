@@ -382,7 +382,7 @@ describe("the owner of a host", () => {
     await eventually("the result waits", async () => (await waiting()).undelivered_results === 1);
     expect(await waiting()).toMatchObject({ retry_at: expect.any(String), last_error: expect.any(String) });
     const shown = await late.run("edge", "status");
-    expect(shown).toMatchObject({ exit: 5, stdout: expect.stringContaining("1 results to deliver") });
+    expect(shown).toMatchObject({ exit: 5, stdout: expect.stringContaining("1 result to deliver") });
     expect(json(await late.run("edge", "log", "-o", "json")).at(-1)).toMatchObject({ outcome: "ok", exit_code: 0 });
     await site.restartController();
     const delivered = async () => {

@@ -221,7 +221,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
           `host ${nodeId} is enrolled for strict sessions; only a token bound to it changes that: aegis edge token issue --for ${nodeId} --compat`,
         );
       if ((!known || known.revokedAt) && (await tx.nodeCount()) >= maxHosts)
-        throw new AegisError("precondition_failed", `this controller has ${maxHosts} hosts, which is its limit`, {
+        throw new AegisError("precondition_failed", `this controller has as many hosts as it may, ${maxHosts}`, {
           hint: "revoke one that is gone: aegis edge keys revoke-remote; or raise limits.hosts in its controller.yaml",
         });
       const owner = await tx.nodeIdByKeyId(key.keyId);

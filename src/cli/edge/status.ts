@@ -72,7 +72,11 @@ const record = ({ alive, ...status }: DaemonStatus) => ({
 
 function callsInWords(status: ReturnType<typeof record>): string {
   const { active_calls: active, queued_calls: queued, undelivered_results: late } = status;
-  return [`${active} running`, `${queued} waiting`, ...(late > 0 ? [`${late} results to deliver`] : [])].join(", ");
+  return [
+    `${active} running`,
+    `${queued} waiting`,
+    ...(late > 0 ? [`${late} ${late === 1 ? "result" : "results"} to deliver`] : []),
+  ].join(", ");
 }
 
 function text(status: ReturnType<typeof record>): string {
