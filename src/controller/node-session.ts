@@ -2,6 +2,7 @@
 import type { CommandFrameKind, ControllerChannel, Frame } from "../envelope/frame.ts";
 import type { PublicKey } from "../envelope/public-key.ts";
 import { type ProgressChain, progressChain, verifyReceipt } from "../envelope/receipt.ts";
+import type { Digest } from "../envelope/statement.ts";
 import type { Clock } from "../platform/clock.ts";
 import { limits } from "../platform/limits.ts";
 import type { Log } from "../platform/log.ts";
@@ -127,14 +128,14 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
   }
 
   /** False: the host sends what it was not allowed to, and nothing else bounds what waits for a reader. */
-  function onProgress(body: Uint8Array): boolean {
+  function onProgress(body: Uint8Array, digest: Digest): boolean {
     const event = wire.CommandProgressEvent.decode(body);
     const call = pending.get(event.commandId);
     // Output of a call that has ended here already: the host sent it before it could know.
     if (!call) return true;
     const { chunk, commandId } = event;
     const { credit } = call;
-    call.chain.add(body);
+    call.chain.add(digest);
     if (chunk.length === 0 || !credit.arrived(chunk.length)) {
       log.error("credit_exceeded", { node_id: nodeId, command_id: commandId, granted: credit.granted });
       return false;
@@ -200,7 +201,7 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
     acknowledge();
   }
 
-  function act(kind: string, body: Uint8Array): boolean {
+  function act(kind: string, body: Uint8Array, digest: Digest): boolean {
     switch (kind) {
       case "heartbeat": {
         const beat = wire.HeartbeatEvent.decode(body);
@@ -213,7 +214,7 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
         return true;
       }
       case "progress":
-        return onProgress(body);
+        return onProgress(body, digest);
       case "result":
         void onResult(body).catch((error: unknown) => {
           // Not acknowledged, so the host keeps it and sends it again on its next session.
@@ -250,7 +251,7 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
         return false;
       }
       try {
-        return act(opened.frame, opened.body);
+        return act(opened.frame, opened.body, opened.digest);
       } catch (error) {
         log.warn("seal_frame", { node_id: nodeId, reason: "unreadable", frame: opened.frame, error });
         return false;

@@ -5,6 +5,7 @@
 import { maxBodyBytes } from "../envelope/frame.ts";
 import type { SigningKey } from "../envelope/public-key.ts";
 import { progressChain, signReceipt } from "../envelope/receipt.ts";
+import { type Digest, digestOf } from "../envelope/statement.ts";
 import type { Clock } from "../platform/clock.ts";
 import { limits } from "../platform/limits.ts";
 import type { Log } from "../platform/log.ts";
@@ -26,7 +27,7 @@ export const maxChunkBytes = limits.progressChunkBytes;
 /** The session's one writer, as the outbox sees it. */
 export interface FrameSender {
   /** False when the transport is full: bulk data waits for `drained`. */
-  send(kind: "progress" | "result", body: Uint8Array): boolean;
+  send(kind: "progress" | "result", body: Uint8Array, digest?: Digest): boolean;
   drained(): Promise<void>;
 }
 
@@ -153,8 +154,9 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
         }).finish();
         credit.spend(bytes.length);
         sent[pipe] = offset + bytes.length;
-        chain.add(body);
-        return to.send("progress", body);
+        const digest = digestOf(body);
+        chain.add(digest);
+        return to.send("progress", body, digest);
       }
 
       const allowed = () => Math.min(credit.available, maxChunkBytes);

@@ -5,7 +5,7 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { limits } from "../platform/limits.ts";
 import type { PublicKey, SigningKey } from "./public-key.ts";
-import { statement } from "./statement.ts";
+import { type Digest, digestOf, statement } from "./statement.ts";
 
 type Direction = "c2d" | "d2c";
 
@@ -53,7 +53,7 @@ export type FrameFailure =
   | "malformed";
 
 export type Opened<K extends FrameKind> =
-  | { kind: "frame"; frame: K; body: Uint8Array; timeMs: number }
+  | { kind: "frame"; frame: K; body: Uint8Array; digest: Digest; timeMs: number }
   | { kind: "refused"; reason: FrameFailure };
 
 /** What the handshake proved. Only handshake.ts makes one, so there is no other way to a session. */
@@ -68,8 +68,11 @@ export interface SessionSecrets {
 /** One end of a session: seals what it says, opens what it hears. */
 export interface SealedChannel<Out extends FrameKind, In extends FrameKind> {
   readonly sessionId: Uint8Array;
-  /** Takes the next number, also when the write then fails: the caller closes the stream in that case. */
-  seal(kind: Out, body: Uint8Array, timeMs: number): Frame;
+  /**
+   * Takes the next number, also when the write then fails: the caller closes the stream in that case. `digest` is the body's,
+   * where the caller has it.
+   */
+  seal(kind: Out, body: Uint8Array, timeMs: number, digest?: Digest): Frame;
   open(frame: Frame): Opened<In>;
 }
 
@@ -126,11 +129,11 @@ function channel<Out extends FrameKind, In extends FrameKind>(
 
   return {
     sessionId,
-    seal(kind, body, timeMs) {
+    seal(kind, body, timeMs, digest) {
       if (body.length > maxBodyBytes)
         throw new RangeError(`a frame body has at most ${maxBodyBytes} bytes, this ${kind} has ${body.length}`);
       const seq = sent++;
-      const header = frameHeader(kind, { nodeId, sessionId, seq, timeMs, body });
+      const header = frameHeader(kind, { nodeId, sessionId, seq, timeMs, body: digest ?? body });
       const auth = frameKinds[kind].auth === "signature" ? keys.own.sign(header) : mac(sendKey, header);
       return { kind: frameKinds[kind].number, seq, timeMs, body, auth };
     },
@@ -146,12 +149,13 @@ function channel<Out extends FrameKind, In extends FrameKind>(
       if ((received === 0) !== (kind === "accept" || kind === "confirm")) return refuse("sequence");
       if (!Number.isSafeInteger(frame.timeMs) || frame.timeMs < 0) return refuse("malformed");
       // The header is rebuilt from this end's own state: another session, node or place in the order cannot verify.
-      const header = frameHeader(kind, { nodeId, sessionId, seq: received, timeMs: frame.timeMs, body: frame.body });
+      const digest = digestOf(frame.body);
+      const header = frameHeader(kind, { nodeId, sessionId, seq: received, timeMs: frame.timeMs, body: digest });
       const genuine =
         auth === "signature" ? keys.peer.verify(header, frame.auth) : sameMac(mac(receiveKey, header), frame.auth);
       if (!genuine) return refuse("authentication");
       received++;
-      return { kind: "frame", frame: kind as In, body: frame.body, timeMs: frame.timeMs };
+      return { kind: "frame", frame: kind as In, body: frame.body, digest, timeMs: frame.timeMs };
     },
   };
 }
@@ -165,7 +169,7 @@ interface HeaderValues {
   sessionId: Uint8Array;
   seq: number;
   timeMs: number;
-  body: Uint8Array;
+  body: Uint8Array | Digest;
 }
 
 /** 110 bytes. */

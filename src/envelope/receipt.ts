@@ -3,7 +3,7 @@
  * A receipt proves authorship, not truth.
  */
 import type { PublicKey, SigningKey } from "./public-key.ts";
-import { Digest, sha256, statement } from "./statement.ts";
+import { Digest, digestOf, sha256, statement } from "./statement.ts";
 
 export interface ReceiptContent {
   nodeId: string;
@@ -43,7 +43,7 @@ export const verifyReceiptDigests = (
 export interface ProgressChain {
   readonly frames: number;
   readonly value: Uint8Array;
-  add(body: Uint8Array): void;
+  add(body: Uint8Array | Digest): void;
 }
 
 export function progressChain(): ProgressChain {
@@ -57,7 +57,8 @@ export function progressChain(): ProgressChain {
       return value;
     },
     add(body) {
-      value = sha256(Buffer.concat([value, sha256(body)]));
+      const digest = body instanceof Digest ? body : digestOf(body);
+      value = sha256(Buffer.concat([value, digest.sha256]));
       frames++;
     },
   };

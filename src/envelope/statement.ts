@@ -109,6 +109,9 @@ export class Digest {
   }
 }
 
+/** So that bytes which stand in several statements are hashed once. */
+export const digestOf = (bytes: Uint8Array): Digest => new Digest(sha256(bytes));
+
 type ValueOf<T extends FieldType> = T extends "id"
   ? string
   : T extends "u32" | "u64"
@@ -126,11 +129,18 @@ export type StatementValues<N extends StatementName> = {
     : never;
 };
 
+/** Each layout as it is needed for every frame. */
+const prepared = {} as Record<StatementName, { head: Uint8Array; fields: readonly [string, FieldType][] }>;
+for (const name of Object.keys(layouts) as StatementName[]) {
+  const { kind, fields }: Layout = layouts[name];
+  prepared[name] = { head: Buffer.concat([domain, Uint8Array.of(kind)]), fields: Object.entries(fields) };
+}
+
 /** The exact bytes to sign or verify. Throws RangeError on a value its field cannot hold. */
 export function statement<N extends StatementName>(name: N, values: StatementValues<N>): Uint8Array {
-  const layout: Layout = layouts[name];
-  const parts: Uint8Array[] = [domain, Uint8Array.of(layout.kind)];
-  for (const [field, type] of Object.entries(layout.fields)) {
+  const { head, fields } = prepared[name];
+  const parts: Uint8Array[] = [head];
+  for (const [field, type] of fields) {
     const value = (values as Record<string, unknown>)[field];
     for (const part of encode(type, value, `${name}.${field}`)) parts.push(part);
   }
@@ -187,7 +197,7 @@ function encode(type: FieldType, value: unknown, where: string): Uint8Array[] {
 
 function littleEndian(value: number, bytes: 4 | 8): Uint8Array {
   const out = Buffer.alloc(bytes);
-  if (bytes === 4) out.writeUInt32LE(value);
-  else out.writeBigUInt64LE(BigInt(value));
+  out.writeUInt32LE(value % 2 ** 32);
+  if (bytes === 8) out.writeUInt32LE(Math.floor(value / 2 ** 32), 4);
   return out;
 }
