@@ -112,6 +112,40 @@ describe("at a terminal, enroll", () => {
   });
 });
 
+describe("without a terminal, enroll", () => {
+  test("does as its flags say, and refuses to decide what they leave open", async () => {
+    const machine = place.machine("flags");
+    const [state, config] = [join(machine.home, "state"), join(machine.home, "settings.yaml")];
+    mkdirSync(join(machine.home, "projects"));
+    const where = ["--state-dir", state, "--config", config];
+    const enroll = async (...flags: string[]) => {
+      writeFileSync(join(machine.home, "token"), await token("by-token"));
+      return await machine.run("edge", "enroll", "--token-file", "token", "--no-service", ...where, ...flags);
+    };
+    const wanted = ["--name", "by-flag", "--label", "region=eu", "--allow", "projects", "--minimal"];
+    expect(await enroll(...wanted, "--non-interactive")).toMatchObject({ exit: 0 });
+    const written = readFileSync(config, "utf8");
+    expect(written).toContain(join(machine.home, "projects"));
+    expect(written).not.toContain("#");
+    expect(existsSync(join(machine.home, ".aegis"))).toBe(false);
+    const key = readFileSync(join(state, "node.key"));
+
+    const daemon = machine.start("edge", "run", ...where);
+    await daemon.until(/"event":"connected"/);
+    const listed = json(await operator.run("edge", "ls", "--label", "region=eu", "-o", "json"));
+    expect(listed).toMatchObject([{ name: "by-flag", status: "connected" }]);
+    await daemon.stop();
+
+    const open = await enroll("--non-interactive");
+    expect(open.exit).toBe(4);
+    expect(open.stderr).toMatch(/node\.key: this host has a key\nhint: --keep-existing keeps .*--force replaces/);
+    expect((await enroll("--non-interactive", "--keep-existing")).exit).toBe(0);
+    expect(readFileSync(join(state, "node.key"))).toEqual(key);
+    expect((await enroll("--non-interactive", "--force")).exit).toBe(0);
+    expect(readFileSync(join(state, "node.key"))).not.toEqual(key);
+  });
+});
+
 describe("at a terminal, fleet run", () => {
   const run = ["edge", "fleet", "run", "--target", "all", "--tool", "cmd.run", "--arg", "command=uname"];
 
