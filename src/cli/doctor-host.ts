@@ -12,7 +12,7 @@ import { protectedPaths } from "../daemon/protected.ts";
 import { hostTools } from "../daemon/run-tools.ts";
 import { readStatus } from "../daemon/status.ts";
 import { reach, startTls } from "../daemon/tunnel.ts";
-import { AegisError } from "../errors.ts";
+import { AegisError, errorTable } from "../errors.ts";
 import { checkStateDir } from "../identity/state-dir.ts";
 import { systemClock as clock } from "../platform/clock.ts";
 import { type ProxyRoute, proxyFor } from "../platform/proxy-env.ts";
@@ -93,39 +93,27 @@ async function* examineWay(
   yield name;
   if (name.state === "failed") return;
 
-  const tcp = await examined(
-    "tcp",
-    async () => {
-      const started = clock.monotonic();
-      (await reach(target, proxy)).destroy();
-      const took = Math.round(clock.monotonic() - started);
-      return {
-        value: true,
-        finding: ok("tcp", `${host} port ${port} answers in ${took} ms${proxy ? " through the proxy" : ""}`),
-      };
-    },
-    `check that the controller runs and that nothing in between blocks ${host} port ${port}`,
-  );
-  yield tcp.finding;
+  const tcp = await examined("tcp", async () => {
+    const started = clock.monotonic();
+    (await reach(target, proxy)).destroy();
+    const took = Math.round(clock.monotonic() - started);
+    const detail = `${host} port ${port} answers in ${took} ms${proxy ? " through the proxy" : ""}`;
+    return { value: true, finding: ok("tcp", detail) };
+  });
+  // A proxy that refuses says best itself what to do.
+  const remedy = proxy
+    ? `check that the proxy ${proxy.host} port ${proxy.port} runs and lets this machine in, or set another one: ${proxy.from}`
+    : `check that the controller runs and that nothing in between blocks ${host} port ${port}`;
+  yield tcp.value ? tcp.finding : { ...tcp.finding, remedy: tcp.finding.remedy ?? remedy };
   if (!tcp.value) return;
 
   if (!tls) yield skipped("tls", "plaintext, which is possible on this machine only");
   else {
     const secure = await examined("tls", async () => {
       const socket = await startTls(target, { ...tls, proxy });
-      const { alpnProtocol } = socket;
       socket.destroy();
       const how = tls.pins.length > 0 ? "by a pinned key" : "by the system's authorities";
-      if (alpnProtocol === "h2")
-        return { value: true, finding: ok("tls", `the controller is known ${how}; it speaks HTTP/2`) };
-      return {
-        value: null,
-        finding: failed(
-          "tls",
-          `the far end does not offer HTTP/2 (${alpnProtocol || "no ALPN"})`,
-          "something in between opens TLS; let it pass HTTP/2, or pass it by with NO_PROXY",
-        ),
-      };
+      return { value: true, finding: ok("tls", `the controller is known ${how}; it speaks HTTP/2`) };
     });
     yield secure.finding;
     if (!secure.value) return;
@@ -154,24 +142,36 @@ async function* examineController(
   const link = grpcLink({ host, port, tls: tls && { ...tls, proxy } });
   const sentAt = clock.now();
   try {
-    await link.attest({});
-    yield ok("grpc", "the controller answers");
-  } catch (thrown) {
-    if (!(thrown instanceof LinkError) || thrown.peerTimeMs === null) {
-      yield failed("grpc", thrown);
-      return;
-    }
-    yield ok("grpc", "the controller answers");
-    // It tells whole seconds; half of one is the best guess.
-    const offsetMs = (sentAt + clock.now()) / 2 - (thrown.peerTimeMs + 500);
-    const apart = `${formatDuration(Math.round(Math.abs(offsetMs) / 1000) * 1000)} ${offsetMs < 0 ? "behind" : "ahead of"} the controller's`;
-    yield Math.abs(offsetMs) < toleratedOffsetMs
-      ? ok("clock", "it agrees with the controller's")
-      : warning("clock", `this machine's clock is ${apart}`, "set it: timedatectl set-ntp true");
-    yield await examineHealth(link);
+    const told = await link.attest({}).then(
+      () => null,
+      (thrown: unknown) => thrown,
+    );
+    const refusal = told instanceof LinkError ? told : null;
+    const isReached = told === null || (refusal !== null && refusal.code !== "unavailable");
+    // Whoever knows the call refuses it with a reason of its own: anybody else only speaks HTTP/2.
+    const isOther =
+      refusal !== null && (refusal.cause as { code?: number } | undefined)?.code !== errorTable.unavailable.grpc;
+    yield isReached ? ok("grpc", "the controller answers") : failed("grpc", told, isOther ? notController : undefined);
+    if (refusal?.peerTimeMs != null) yield clockFinding((sentAt + clock.now()) / 2 - refusal.peerTimeMs);
+    if (isReached) yield await examineHealth(link);
   } finally {
     link.close();
   }
+}
+
+const notController = "check that this address and port are the controller's gRPC, and what stands in front of it";
+
+function clockFinding(aheadMs: number): Finding {
+  // It tells whole seconds; half of one is the best guess.
+  const offsetMs = aheadMs - 500;
+  const apart = formatDuration(Math.round(Math.abs(offsetMs) / 1000) * 1000);
+  return Math.abs(offsetMs) < toleratedOffsetMs
+    ? ok("clock", "it agrees with the controller's")
+    : warning(
+        "clock",
+        `this machine's clock is ${apart} ${offsetMs < 0 ? "behind" : "ahead of"} the controller's`,
+        "set it: timedatectl set-ntp true",
+      );
 }
 
 async function examineHealth(link: GrpcLink): Promise<Finding> {
