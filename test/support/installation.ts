@@ -22,6 +22,8 @@ export interface HostOptions extends MachineOptions {
   enroll?: readonly string[];
   /** False: enrolled, and no daemon. */
   start?: boolean;
+  /** Called with its home before it is enrolled. */
+  prepare?: (home: string) => void;
 }
 
 export interface InstallationOptions {
@@ -30,6 +32,8 @@ export interface InstallationOptions {
   /** Words before the controller's executable. */
   before?: readonly string[];
   start?: readonly string[];
+  /** Called with the controller's home before anything is in it. */
+  prepare?: (home: string) => void;
 }
 
 export interface Installation {
@@ -59,6 +63,7 @@ export function jsonOf({ exit, stdout, stderr }: Outcome) {
 export async function installation(options: InstallationOptions = {}): Promise<Installation> {
   const place = playground();
   const server = place.machine("server", {}, options.before ? { before: options.before } : {});
+  options.prepare?.(server.home);
   const [grpcPort, httpPort] = [await freePort(), await freePort()];
   const initialised = await server.run(
     ...["controller", "init", "--public-endpoint", `${options.host ?? "localhost"}:${grpcPort}`],
@@ -85,8 +90,9 @@ export async function installation(options: InstallationOptions = {}): Promise<I
     },
     token: async (name, ...flags) =>
       jsonOf(await desk.run("edge", "token", "issue", "--name", name, "-o", "json", ...flags)).token,
-    async addHost(name, { env = {}, enroll = [], start = true, ...how } = {}) {
+    async addHost(name, { env = {}, enroll = [], start = true, prepare, ...how } = {}) {
       const machine = place.machine(name, env, how);
+      prepare?.(machine.home);
       const stateDir = join(machine.home, ".aegis/edge");
       const file = join(stateDir, "aegis-config.yaml");
       const host: Host = {
