@@ -164,7 +164,8 @@ const notController = "check that this address and port are the controller's gRP
 function clockFinding(aheadMs: number): Finding {
   // It tells whole seconds; half of one is the best guess.
   const offsetMs = aheadMs - 500;
-  const apart = formatDuration(Math.round(Math.abs(offsetMs) / 1000) * 1000);
+  const unitMs = Math.abs(offsetMs) < 600_000 ? 1000 : 60_000;
+  const apart = formatDuration(Math.round(Math.abs(offsetMs) / unitMs) * unitMs);
   return Math.abs(offsetMs) < toleratedOffsetMs
     ? ok("clock", "it agrees with the controller's")
     : warning(
