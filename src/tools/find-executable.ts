@@ -51,7 +51,7 @@ async function absolute(name: string): Promise<Executable> {
     await access(real, constants.X_OK);
     return { kind: "found", path: real };
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
+    const { code } = told(error);
     const real = await realpath(name).catch(() => path);
     const why = code === "EACCES" ? `${name} is not executable by this host's user` : `${name} does not exist`;
     return { kind: "absent", path: real.length > 1 ? real.replace(/\/$/, "") : real, why };
@@ -63,9 +63,17 @@ async function executableAt(path: string): Promise<string | null> {
     if (!(await stat(path)).isFile()) return null;
     await access(path, constants.X_OK);
     return await realpath(path);
-  } catch {
+  } catch (error) {
+    told(error);
     return null;
   }
+}
+
+/** What says something about the file. A system that has nothing left to look with says nothing, and that is no answer. */
+function told(error: unknown): NodeJS.ErrnoException {
+  const { code = "" } = error as NodeJS.ErrnoException;
+  if (["EMFILE", "ENFILE", "ENOMEM", "EIO"].includes(code)) throw error;
+  return error as NodeJS.ErrnoException;
 }
 
 /** Whether each place can be changed by this user: replaced, and written to. Asked once for directories with the same parents. */
