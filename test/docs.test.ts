@@ -112,5 +112,7 @@ test("README's newcomer path runs as it is written", async () => {
   expect(all).toMatch(/"code":"forbidden".*aegis\.admin[\s\S]*exit status 22/);
   expect(all).toMatch(/^record +whole$[\s\S]*^record +whole$[\s\S]*^record +\d+ problems?$/m);
   expect(all).toMatch(/warning: row \d+: it was changed: its hash is another\nexit status 1$/m);
-  expect(shells.size).toBe(7);
+  expect(all).toMatch(/^former key +SHA256:\S+\ntoken good until/m);
+  expect(all).toMatch(/^command +revoked +SHA256:/m);
+  expect(shells.size).toBe(8);
 });
