@@ -7,7 +7,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { CommandResult, FleetEvent } from "../src/api/events.ts";
-import type { InvokeRequest, Preview } from "../src/api/types.ts";
+import type { HostDetail, InvokeRequest, Preview } from "../src/api/types.ts";
 import { maxAgain, type SignedRun, signedRun } from "../src/cli/signed-run.ts";
 import { prepareSigning } from "../src/cli/signing.ts";
 import type { Terminal } from "../src/cli/terminal.ts";
@@ -15,8 +15,9 @@ import { visibleJson, visibleName } from "../src/cli/visible.ts";
 import { commandResult } from "../src/controller/call-result.ts";
 import type { ResultEvent } from "../src/controller/dispatch-types.ts";
 import { readOperatorProof, signOperatorChallenge, verifyOperatorProof } from "../src/envelope/operator.ts";
-import { fingerprint } from "../src/envelope/public-key.ts";
+import { fingerprint, type SigningKey } from "../src/envelope/public-key.ts";
 import { signReceipt } from "../src/envelope/receipt.ts";
+import { signRotation } from "../src/envelope/rotation.ts";
 import { AegisError } from "../src/errors.ts";
 import { addKnownNodes, knownNodesPath, loadKnownNodes } from "../src/identity/known-nodes.ts";
 import { createOperatorKey, readOperatorKey } from "../src/identity/operator-key.ts";
@@ -313,6 +314,8 @@ afterEach(() => rmSync(home, { recursive: true, force: true }));
 const place = () => ({ env: {}, home });
 
 interface Desk {
+  /** What the controller tells of a host's key. */
+  keyChanges: HostDetail["key_changes"];
   notes: string[];
   questions: string[];
   /** `answers` are given in order; without them nobody is there. */
@@ -325,6 +328,7 @@ interface Desk {
 
 function desk(): Desk {
   const self: Desk = {
+    keyChanges: [],
     notes: [],
     questions: [],
     prepare(preview, request = {}, { answers, hidden, yes = false, tenant = "acme" } = {}) {
@@ -344,6 +348,7 @@ function desk(): Desk {
           return { resolved: [], skipped: [], ...preview };
         },
         whoami: async () => ({ principal: "ann", tenant_id: tenant, scopes: [], contexts: [], expires_at: null }),
+        host: async () => ({ key_changes: self.keyChanges }) as unknown as HostDetail,
       };
       const whole: InvokeRequest = {
         target: "All",
@@ -378,6 +383,15 @@ function previewed(
     name,
     status: "connected" as const,
     operator_challenge: Buffer.from(challenge).toString("base64url"),
+  };
+}
+/** As the API shows it. */
+function changeOfKey(nodeId: string, oldKey: SigningKey, to: SigningKey): HostDetail["key_changes"][number] {
+  const signed = signRotation({ nodeId, oldKey, newKey: to, nonce: crypto.getRandomValues(new Uint8Array(32)) });
+  const text = (bytes: Uint8Array) => Buffer.from(bytes).toString("base64url");
+  return {
+    ...{ request: text(signed.bytes), old_signature: text(signed.oldSignature) },
+    new_signature: text(signed.newSignature),
   };
 }
 const know = (host: FakeHost) => addKnownNodes(place(), [{ ...host, tenant: "acme" }]);
@@ -470,6 +484,45 @@ describe("before anything is signed", () => {
       expect(refused.message).toContain("has another key than before");
       expect(it.questions).toEqual([]);
     }
+  });
+
+  test("a host that changed its key as the former one asked for is signed for, and known by the new one from then on", async () => {
+    await createOperatorKey(place());
+    const web = fakeHost("web-1");
+    await know(web);
+    const [second, third] = [newKey(), newKey()];
+    const it = desk();
+    it.keyChanges = [changeOfKey(web.nodeId, web.key, second), changeOfKey(web.nodeId, second, third)];
+    expect(await it.prepare({ resolved: [previewed({ ...web, key: third })] }, {}, { yes: true })).not.toBeNull();
+    expect(it.notes.join("\n")).toContain(`web-1 has changed its key to ${fingerprint(third)}`);
+    // Known as such without anybody's word.
+    expect(await desk().prepare({ resolved: [previewed({ ...web, key: third })] }, {}, { yes: true })).not.toBeNull();
+    expect((await failure(desk().prepare({ resolved: [previewed(web)] }, {}, { yes: true }))).code).toBe("conflict");
+  });
+
+  test("changes that do not lead from the known key to the shown one, in one piece and for this host, change nothing", async () => {
+    await createOperatorKey(place());
+    const web = fakeHost("web-1");
+    await know(web);
+    const [second, thief] = [newKey(), newKey()];
+    const change = (from: SigningKey, to: SigningKey, nodeId = web.nodeId) => changeOfKey(nodeId, from, to);
+    const honest = change(web.key, thief);
+    const stories = [
+      [change(second, thief)],
+      [change(second, thief), change(web.key, second)],
+      [change(web.key, thief, crypto.randomUUID())],
+      [{ ...honest, old_signature: change(thief, thief).old_signature }],
+      [{ ...honest, new_signature: change(web.key, second).new_signature }],
+      [{ ...honest, request: change(web.key, second).request }],
+      [{ request: "AAAA", old_signature: "", new_signature: "" }],
+    ];
+    for (const keyChanges of stories) {
+      const it = desk();
+      it.keyChanges = keyChanges;
+      const refused = await failure(it.prepare({ resolved: [previewed({ ...web, key: thief })] }, {}, { yes: true }));
+      expect(refused.message).toContain("has another key than before");
+    }
+    expect(await desk().prepare({ resolved: [previewed(web)] }, {}, { yes: true })).not.toBeNull();
   });
 
   test("a second host of a name that is known is pointed out", async () => {

@@ -128,10 +128,19 @@ export const recentCommandSchema = z.object({
   duration_ms: z.number().int().nullable(),
 });
 
-/** One host alone also tells its tools and what ran on it last. */
+/** A change of key that the host asked for, in base64url: the request, and both keys' signatures that prove it. */
+export const keyChangeSchema = z.object({
+  request: z.string(),
+  old_signature: z.string(),
+  new_signature: z.string(),
+});
+export type KeyChange = z.infer<typeof keyChangeSchema>;
+
+/** One host alone also tells its tools, what ran on it last, and how its key came to be: the oldest change first. */
 export const hostDetailSchema = hostSchema.extend({
   tools: z.array(hostToolSchema),
   recent_commands: z.array(recentCommandSchema),
+  key_changes: z.array(keyChangeSchema),
 });
 export type HostDetail = z.infer<typeof hostDetailSchema>;
 

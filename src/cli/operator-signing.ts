@@ -8,7 +8,7 @@ import type { Signing } from "./signing.ts";
 
 /** Null when nothing is to be signed. As `prepareSigning`. */
 export async function signingOf(
-  client: Pick<ApiClient, "preview" | "whoami">,
+  client: Pick<ApiClient, "preview" | "whoami" | "host">,
   request: InvokeRequest,
   given: Surroundings,
   yes: boolean,

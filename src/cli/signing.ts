@@ -8,9 +8,16 @@ import { formatTarget } from "../api/target-text.ts";
 import type { InvokeRequest, Preview, ResolvedHost } from "../api/types.ts";
 import { type HostChallenge, readOperatorChallenge, wantsSignature } from "../envelope/operator.ts";
 import { fingerprint, type PublicKey, type SigningKey } from "../envelope/public-key.ts";
+import { followRotations } from "../envelope/rotation.ts";
 import { sha256 } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
-import { addKnownNodes, type KnownNode, knownNodesPath, loadKnownNodes } from "../identity/known-nodes.ts";
+import {
+  addKnownNodes,
+  changeKnownNode,
+  type KnownNode,
+  knownNodesPath,
+  loadKnownNodes,
+} from "../identity/known-nodes.ts";
 import { type OperatorKey, readOperatorKey } from "../identity/operator-key.ts";
 import { operatorKeyPath } from "../identity/operator-key-path.ts";
 import { systemClock } from "../platform/clock.ts";
@@ -39,7 +46,7 @@ interface Signee {
  * With `yes` nobody is asked; a host that is not known yet is refused then.
  */
 export async function prepareSigning(
-  client: Pick<ApiClient, "preview" | "whoami">,
+  client: Pick<ApiClient, "preview" | "whoami" | "host">,
   request: InvokeRequest,
   given: Surroundings,
   yes: boolean,
@@ -58,7 +65,10 @@ export async function prepareSigning(
   });
   if (signees.length === 0) return null;
 
-  for (const signee of signees) checkKnown(signee, tenant, given);
+  for (const signee of signees) {
+    await followKey(signee, client, given);
+    checkKnown(signee, tenant, given);
+  }
   checkAsked(request, signees, yes);
   await meet(signees, [...known.values()], tenant, given);
 
@@ -101,6 +111,26 @@ function challengeOf({ node_id: nodeId, name, operator_challenge: text }: Resolv
     "conflict",
     `what the controller shows as host ${visibleName(name)} is not signed by any host of tenant ${visibleName(tenant)}; nothing was signed`,
     { hint: "do not trust this controller before you know why" },
+  );
+}
+
+/** A host may change its key. The one it was known by has signed for that, or it is a stranger under its name. */
+async function followKey(signee: Signee, client: Pick<ApiClient, "host">, given: Surroundings): Promise<void> {
+  const { nodeId, challenge, known } = signee;
+  if (!known || known.key.kid === challenge.key.kid) return;
+  // Whoever may not look at hosts is told that the key changed, which is all that can be said then.
+  const detail = await client.host(nodeId).catch(() => null);
+  const bytes = (text: string) => Buffer.from(text, "base64url");
+  const changes = (detail?.key_changes ?? []).map(({ request, old_signature, new_signature }) => ({
+    ...{ bytes: bytes(request), oldSignature: bytes(old_signature), newSignature: bytes(new_signature) },
+  }));
+  const key = followRotations(nodeId, known.key, changes);
+  if (key.kid !== challenge.key.kid) return;
+  const moved = { ...known, key };
+  await changeKnownNode(given, moved);
+  signee.known = moved;
+  given.terminal.note(
+    `${visibleName(known.name)} has changed its key to ${fingerprint(key)}, and the former one signed for that`,
   );
 }
 

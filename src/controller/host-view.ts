@@ -1,7 +1,7 @@
 /** A host as the API shows it: what is stored about it, and what its live session adds. */
 import type { Host, HostDetail, HostStatus, HostTool } from "../api/types.ts";
 import { fingerprint, importPublicKey } from "../envelope/public-key.ts";
-import type { CommandRow, NodeRow } from "../store/store.ts";
+import type { CommandRow, NodeRow, RotationRow } from "../store/store.ts";
 import type { LiveNode, LiveNodes } from "./dispatch-types.ts";
 import { type HostFacts, readCapabilities } from "./node-capabilities.ts";
 
@@ -58,7 +58,16 @@ export function hostView({ row, facts, name }: KnownHost, nodes: LiveNodes): Hos
   };
 }
 
-export function hostDetail(host: KnownHost, nodes: LiveNodes, recent: readonly CommandRow[]): HostDetail {
+/** The newest of them. */
+const keyChangesShown = 50;
+const base64url = (bytes: Uint8Array): string => Buffer.from(bytes).toString("base64url");
+
+export function hostDetail(
+  host: KnownHost,
+  nodes: LiveNodes,
+  recent: readonly CommandRow[],
+  rotations: readonly RotationRow[],
+): HostDetail {
   return {
     ...hostView(host, nodes),
     tools: [...host.tools.values()].map((tool) => ({
@@ -78,6 +87,14 @@ export function hostDetail(host: KnownHost, nodes: LiveNodes, recent: readonly C
       outcome: command.outcome,
       duration_ms: command.endedAt === null ? null : command.endedAt - command.dispatchedAt,
     })),
+    key_changes: rotations
+      .filter(({ oldKey, newKey }) => !Buffer.from(oldKey).equals(newKey))
+      .slice(0, keyChangesShown)
+      .map((one) => ({
+        ...{ request: base64url(one.request), old_signature: base64url(one.oldSignature) },
+        new_signature: base64url(one.newSignature),
+      }))
+      .reverse(),
   };
 }
 

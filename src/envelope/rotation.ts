@@ -65,6 +65,16 @@ export const verifyRotation = (
 ): boolean =>
   oldKey.verify(bytes, oldSignature) && newKey.verify(rotationDigest(nodeId, newKey.raw, nonce), newSignature);
 
+/** The key that `from` became by these changes, the oldest first: each must be asked for by the key before it and the new one. */
+export function followRotations(nodeId: string, from: PublicKey, changes: readonly SignedRotation[]): PublicKey {
+  let at = from;
+  for (const change of changes) {
+    const rotation = readRotation(change.bytes);
+    if (rotation?.nodeId === nodeId && verifyRotation(rotation, at, change)) at = rotation.newKey;
+  }
+  return at;
+}
+
 /** 32 bytes; Ed25519 signs them as they are. Throws RangeError when the id is no UUID. */
 export function rotationDigest(nodeId: string, newPublicKey: Uint8Array, nonce: Uint8Array): Uint8Array {
   const id = uuidBytes(nodeId);

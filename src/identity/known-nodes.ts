@@ -48,6 +48,14 @@ export async function addKnownNodes(place: OperatorPlace, nodes: readonly KnownN
   await writeFileAtomic(path, `${joined}${nodes.map((node) => `${knownNodeLine(node)}\n`).join("")}`);
 }
 
+/** Writes another key for a host that is there. */
+export async function changeKnownNode(place: OperatorPlace, node: KnownNode): Promise<void> {
+  const path = knownNodesPath(place);
+  const lines = ((await readTextFile(path)) ?? "").split("\n");
+  const isIts = (line: string) => !line.trimStart().startsWith("#") && readLine(line)?.nodeId === node.nodeId;
+  await writeFileAtomic(path, lines.map((line) => (isIts(line) ? knownNodeLine(node) : line)).join("\n"));
+}
+
 /** The name comes last, in quotes where it would not be read back as it is. */
 export const knownNodeLine = ({ nodeId, key, tenant, name }: KnownNode): string =>
   `${nodeId} ${publicKeyText(key)} ${tenant} ${/^[\w.-]+$/.test(name) ? name : asciiJson(name)}`;

@@ -44,7 +44,9 @@ export function hostRoutes(app: Routes, { store, nodes, targets, inventory }: Ho
   route(app, "getHost", async ({ c, tenantId, id }) => {
     const host = await targets.find(tenantId, id);
     c.header("etag", hostTag(host.row));
-    return hostDetail(host, nodes, await store.recentCommands(host.row.nodeId, recentCommands));
+    const { nodeId } = host.row;
+    const [recent, rotations] = [await store.recentCommands(nodeId, recentCommands), await store.rotations(nodeId, 0)];
+    return hostDetail(host, nodes, recent, rotations);
   });
 
   const seen = (ifMatch: readonly string[] | null) => (tag: string) => requireMatch(ifMatch, tag, "the host");
