@@ -80,7 +80,7 @@ test("enrollment tokens and hosts", async () => {
     ["token", "expires_at", "controller_endpoint", "qr_payload", "command_hint", "issued_to"],
   );
   await sent("listHosts", { "?": "tag=prod&label=region=eu&connected=true&all=false" }, undefined, host);
-  await sent("getHost", { id: web1 }, undefined, [...host, "tools", "recent_commands"]);
+  await sent("getHost", { id: web1 }, undefined, [...host, "tools", "recent_commands", "key_changes"]);
   await sent("patchHost", { id: web1 }, { name: "web-one", tags: ["prod"] }, host);
   const changed = await sent("changeHostTags", { id: web1 }, { add: ["db"], remove: ["staging"] }, host);
   expect(changed).toMatchObject({ name: "web-one", tags: ["prod", "db"] });

@@ -35,12 +35,13 @@ export async function terminals(env: Record<string, string>, cwd: string): Promi
   const shells: Subprocess[] = [];
   return {
     open(name) {
-      const shell = Bun.spawn([...prefix, "sh"], {
+      // One pipe for both, as on a terminal: what is said comes in the order in which it was said.
+      const shell = Bun.spawn([...prefix, "sh", "-c", "exec sh 2>&1"], {
         cwd,
         env,
         stdin: "pipe",
         stdout: "pipe",
-        stderr: "pipe",
+        stderr: "ignore",
         detached: true,
       });
       shells.push(shell);
@@ -53,7 +54,7 @@ export async function terminals(env: Record<string, string>, cwd: string): Promi
           look();
         }
       };
-      void Promise.all([read(shell.stdout), read(shell.stderr)]).then(() => {
+      void read(shell.stdout).then(() => {
         over = true;
         look();
       });
