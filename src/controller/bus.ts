@@ -1,4 +1,4 @@
-/** Reaches the replica that holds a node's stream. One process holds them all for now, so this one only keeps a list. */
+/** Reaches the replica that holds a node's stream. One process holds them all, so a list is enough. */
 import type { CallAbort } from "./dispatch-types.ts";
 
 /** What a session is asked to carry. */

@@ -23,7 +23,7 @@ export const systemFlag = {
 export const installFlags = {
   force: { type: "boolean", description: "replace a service of the same name that somebody else wrote" },
   "keep-existing": { type: "boolean", description: "leave files that differ as they are, and start what they say" },
-  "non-interactive": { type: "boolean", description: "ask nothing" },
+  "non-interactive": { type: "boolean", description: "for scripts that give it to every command: these never ask" },
   print: { type: "boolean", description: "print what would be written and change nothing" },
   platform: { type: "string", valueHint: "linux|darwin|windows", description: "with --print: for another platform" },
   system: systemFlag,
