@@ -180,6 +180,14 @@ describe("every command", () => {
       const words = shellWords(command.example).slice(1 + shown.split(" ").length);
       expect(() => check(words, command, path)).not.toThrow();
     });
+
+    const required = Object.entries(command.flags).find(([, def]) => def.type !== "positional" && def.required);
+    if (required)
+      test(`aegis ${path} names the flag that is missing, and how it is written`, async () => {
+        const { check } = await import("../src/cli/strict.ts");
+        const missing = new RegExp(`^${spelling(...required)} [A-Z]+ is missing$`);
+        expect(() => check([], command, path)).toThrow(missing);
+      });
   }
 
   test("is loaded only when it is typed, and the version before anything else", () => {

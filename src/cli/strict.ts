@@ -1,4 +1,4 @@
-/** Refuses what citty would let pass: unknown flags, values where none belong, repetitions, stray arguments. */
+/** Refuses what citty would let pass or call no usage error: unknown and missing flags, misplaced values, stray arguments. */
 import { parseArgs } from "node:util";
 import type { ArgDef, ArgsDef } from "citty";
 import { AegisError } from "../errors.ts";
@@ -75,6 +75,9 @@ export function check(argv: readonly string[], command: Command, path: string): 
     if (seen.has(name) && !isRepeatable(def)) throw usage(`${rawName} is given twice`);
     seen.add(name);
   }
+  for (const [name, def] of Object.entries(flags))
+    if (!isPositional(def) && def.required === true && !seen.has(name))
+      throw usage(`${spelling(name, def)} ${hintOf(name, def)} is missing`);
   checkPositionals();
   return { before, rest, repeated };
 

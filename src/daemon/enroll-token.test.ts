@@ -51,7 +51,7 @@ test("strict without a root to prove it is refused, and never taken for less", (
 test("what is wrong with a token is said as closely as it can be told", () => {
   expect(why("")).toContain("it is empty");
   expect(why("x".repeat(maxTokenChars + 1))).toContain(`a token has at most ${maxTokenChars}`);
-  expect(why("aegis edge enroll")).toContain("1 parts between dots instead of 3");
+  expect(why("aegis edge enroll")).toContain("parts between dots: 1 instead of 3");
   expect(why("a.b.c")).toContain("garbled");
   const [head, , signature] = token().split(".");
   const other = (claims: object) => `${head}.${Buffer.from(JSON.stringify(claims)).toString("base64url")}.${signature}`;

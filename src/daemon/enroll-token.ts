@@ -37,7 +37,7 @@ export function readEnrollmentToken(pasted: string): PastedToken {
 /** The most telling thing that is wrong with it. */
 function whyNot(text: string): [message: string, advice?: string] {
   const parts = text.split(".");
-  if (parts.length !== 3) return [`it is no token: it has ${parts.length} parts between dots instead of 3`];
+  if (parts.length !== 3) return [`it is no token: parts between dots: ${parts.length} instead of 3`];
   const body = parsed(parts[1] ?? "");
   if (!body) return ["it is garbled: its claims cannot be read"];
   if (body.aud !== tokenKinds.enrollment.aud) {
