@@ -6,8 +6,10 @@ import { chmod, open, stat } from "node:fs/promises";
 import { AegisError } from "../errors.ts";
 import { PRIVATE_FILE } from "../platform/private-file.ts";
 import { type DiskSync, diskSync } from "./disk-sync.ts";
+import { membershipQueries } from "./membership-queries.ts";
 import { migrate } from "./migrate.ts";
-import { type Perform, preparedSql, sqliteQueries } from "./sqlite.ts";
+import { recordQueries } from "./record-queries.ts";
+import { type Perform, preparedSql } from "./sqlite.ts";
 import type { Queries, Store } from "./store.ts";
 
 /** How long a query waits for another process, such as `aegis controller token create`, to let go of the database. */
@@ -71,6 +73,12 @@ async function privateFile(path: string): Promise<void> {
     });
   }
 }
+
+/** `loosely` is for what a loss of power may undo. */
+const sqliteQueries = (perform: Perform, loosely: Perform = perform): Queries => ({
+  ...membershipQueries(perform, loosely),
+  ...recordQueries(perform, loosely),
+});
 
 /** Queries and transactions in the order they were asked for, one at a time. */
 function serialStore(db: Database, guard: Guard, disk: DiskSync | null): Store {

@@ -171,11 +171,8 @@ export interface CheckpointRow {
   keyId: Uint8Array;
 }
 
-/**
- * Everything that is asked and changed; inside a transaction and outside. What is changed outside is on disk when it
- * resolves, but for what hosts say of themselves again, when a token was used, and how a run ended.
- */
-export interface Queries {
+/** Who there is: tenants and their tokens, hosts and their groups, and the keys they trust. */
+export interface MembershipQueries {
   /** Throws `conflict` for a tenant that was removed. */
   ensureTenant(tenantId: string, at: number): Promise<void>;
   /** Null also for one that was removed. */
@@ -242,7 +239,10 @@ export interface Queries {
   nodeKnowsKeyset(nodeId: string, version: number): Promise<void>;
   /** Strict nodes that are not revoked and have not said that they trust `version` or a later one. */
   nodesBehind(version: number): Promise<NodeRow[]>;
+}
 
+/** What happened: runs, their commands, and the audit. */
+export interface RecordQueries {
   insertRun(row: RunRow): Promise<void>;
   endRun(runId: string, endedAt: number, outcome: RunOutcome, summary: string): Promise<void>;
   run(runId: string): Promise<RunRow | null>;
@@ -286,6 +286,12 @@ export interface Queries {
   checkpoints(first: number, last: number): Promise<CheckpointRow[]>;
   newestCheckpoint(): Promise<CheckpointRow | null>;
 }
+
+/**
+ * Everything that is asked and changed; inside a transaction and outside. What is changed outside is on disk when it
+ * resolves, but for what hosts say of themselves again, when a token was used, and how a run ended.
+ */
+export interface Queries extends MembershipQueries, RecordQueries {}
 
 export interface Store extends Queries {
   /** A number that is another one whenever another process has changed the database since. */
