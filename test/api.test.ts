@@ -90,6 +90,7 @@ describe("a whole controller", () => {
     await Promise.all([running.close(), running.close(), running.stopped]);
     const gone = await failure(api.whoami());
     expect(gone).toMatchObject({ code: "unavailable", exitCode: 5 });
+    expect(gone.message.match(/ECONNREFUSED/g)).toHaveLength(1);
     expect(gone.message).toContain(running.httpUrl);
     expect(gone.hint).toContain("aegis controller start");
     const again = await startController({ dataDir, grpcPort: 0, httpPort: 0, clock, log: silentLog });

@@ -120,16 +120,14 @@ const tlsCodes = /CERT|TLS|SSL|SIGNATURE|ISSUER/;
 function unreachable(base: URL, cause: unknown): AegisError {
   const { code = "", message = String(cause) } = cause as { code?: string; message?: string };
   const untrusted = tlsCodes.test(code);
-  return new AegisError(
-    "unavailable",
-    `cannot reach the controller at ${base.origin}: ${[code, message].filter(Boolean).join(": ")}`,
-    {
-      cause,
-      hint: untrusted
-        ? "its certificate is not trusted here; sign in again with its fingerprint: aegis login URL --fingerprint SHA256:..."
-        : "is it running (aegis controller start), and is the address right? aegis doctor looks closer",
-    },
-  );
+  // Some of Bun's messages begin with the code.
+  const why = message.startsWith(code) ? message : `${code}: ${message}`;
+  return new AegisError("unavailable", `cannot reach the controller at ${base.origin}: ${why}`, {
+    cause,
+    hint: untrusted
+      ? "its certificate is not trusted here; sign in again with its fingerprint: aegis login URL --fingerprint SHA256:..."
+      : "is it running (aegis controller start), and is the address right? aegis doctor looks closer",
+  });
 }
 
 /** The server's own code, message and hint; where a proxy answered instead, what its status means. */
