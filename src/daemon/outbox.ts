@@ -9,6 +9,7 @@ import { type Digest, digestOf } from "../envelope/statement.ts";
 import type { Clock } from "../platform/clock.ts";
 import { limits } from "../platform/limits.ts";
 import type { Log } from "../platform/log.ts";
+import { untilAbort } from "../platform/until-abort.ts";
 import { type Captured, nothingCaptured, type Pipe, type ToolResult } from "../tools/tool.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { toLong } from "../wire/whole.ts";
@@ -166,14 +167,14 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
         for (let to = live(); to && rest.length > 0; to = live()) {
           if (credit.available <= 0) {
             if (stop.aborted) break;
-            await unlessAborted(credit.wait(), stop);
+            await untilAbort(credit.wait(), stop);
             continue;
           }
           const part = rest.subarray(0, allowed());
           const goesOn = send(to, { pipe, offset: produced[pipe], bytes: part });
           produced[pipe] += part.length;
           rest = rest.subarray(part.length);
-          if (!goesOn) await unlessAborted(to.drained(), stop);
+          if (!goesOn) await untilAbort(to.drained(), stop);
         }
         produced[pipe] += rest.length;
         // Where nobody asked for live output none is missing.
@@ -260,18 +261,5 @@ function fitting(result: ToolResult, encoded: (result: ToolResult) => Uint8Array
     stderr: omitted(result.stderr),
     errorKind: "internal",
     errorMessage: `the call ended, but its result ${why}; its output is left out`,
-  });
-}
-
-/** Waits for `promise`, but not beyond an abort. */
-function unlessAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => {
-    const done = () => {
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    signal.addEventListener("abort", done, { once: true });
-    void promise.then(done);
   });
 }

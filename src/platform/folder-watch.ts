@@ -1,5 +1,6 @@
 /** Tells when something in a folder has changed, as far as the system tells; whoever relies on it looks from time to time too. */
 import { watch } from "node:fs";
+import { untilAbort } from "./until-abort.ts";
 
 export interface FolderWatch {
   /** Resolves after the next change, or at once when there was one since the last call; also when `signal` aborts. */
@@ -25,11 +26,10 @@ export function watchFolder(path: string): FolderWatch {
   }
   return {
     async changed(signal) {
-      if (!pending && !signal.aborted)
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-          signal.addEventListener("abort", () => resolve(), { once: true });
-        });
+      const change = new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      if (!pending) await untilAbort(change, signal);
       wake = null;
       pending = false;
     },
