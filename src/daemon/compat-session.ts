@@ -3,7 +3,6 @@
  * Whoever holds the other end of the connection is believed; nothing here may widen what they get by that.
  */
 import { type CompatKind, canonicalPayload, innerOf, signCompat } from "../envelope/compat.ts";
-import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { mailbox } from "../platform/mailbox.ts";
@@ -11,10 +10,12 @@ import { aegis } from "../wire/gen/messages.js";
 import { readCompatInvoke } from "./compat-call.ts";
 import { compatResult } from "./compat-result.ts";
 import type { NodeCredentials } from "./credentials.ts";
+import type { Incoming } from "./inbox.ts";
 import type { Invocations } from "./invocations.ts";
 import type { ControllerLink, EdgeCommand, EdgeStream, StreamEnd } from "./link.ts";
 import type { FrameSender, Outbox } from "./outbox.ts";
 import type { SessionOptions, SessionState } from "./session.ts";
+import { lostBecause } from "./session-end.ts";
 import type { SessionEnd } from "./supervise.ts";
 
 const wire = aegis.cluster.v1;
@@ -35,8 +36,6 @@ export interface CompatSessionOptions extends NodeCredentials, Pick<SessionOptio
   newStreamId(): string;
   onState(state: SessionState): void;
 }
-
-type Incoming = { kind: "command"; command: EdgeCommand } | { kind: "end"; end: StreamEnd };
 
 /** Settles when the connection has ended, whoever ended it. */
 export async function runCompatSession(options: CompatSessionOptions, signal: AbortSignal): Promise<SessionEnd> {
@@ -123,8 +122,6 @@ export async function runCompatSession(options: CompatSessionOptions, signal: Ab
 }
 
 const nothing = new Uint8Array();
-
-const lostBecause = (message: string): SessionEnd => ({ kind: "lost", cause: new AegisError("unavailable", message) });
 
 /** The peer ends a stream without a word whatever displeases it, so the reason can only be guessed. */
 const lost = ({ status, message }: StreamEnd): SessionEnd =>

@@ -2,7 +2,7 @@
  * One connection: Hello, ACCEPT, CONFIRM, then frames both ways until either end stops. Reads one frame at a time and
  * never waits for a tool. The first frame that does not verify ends it, and nothing after that frame is looked at.
  */
-import { canonicalPayload, signCompat } from "../envelope/compat.ts";
+import { canonicalPayload, innerOf, signCompat } from "../envelope/compat.ts";
 import { type Freshness, freshness, tickMs } from "../envelope/freshness.ts";
 import { type PendingHello, sayHello } from "../envelope/handshake.ts";
 import type { TrustedKeyset } from "../envelope/keyset.ts";
@@ -197,7 +197,7 @@ function helloEvent(
     timestampMs: clock.now(),
     nodeId,
     streamId,
-    inner: new Uint8Array(),
+    inner: innerOf.hello(),
   });
   return {
     envelope: { nodeSecurityToken: nodeToken, ...signCompat(nodeKey, payload) },
