@@ -1,6 +1,7 @@
 /** What an enrollment would do to this machine, file by file, decided before anything is done. */
 import { randomUUID } from "node:crypto";
 import { realpath, stat } from "node:fs/promises";
+import { fingerprint } from "../envelope/public-key.ts";
 import { uuidBytes } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
 import { finishCommit } from "../identity/commit-files.ts";
@@ -185,8 +186,7 @@ const sealOf = ({ crk, seal = "strict" }: PastedToken["claims"]): "strict" | "co
   crk === undefined ? "compat" : seal;
 
 /** The key id as people compare it. */
-const fingerprintOf = (crk: string): string =>
-  `SHA256:${Buffer.from(crk, "base64url").toString("base64").replace(/=+$/, "")}`;
+const fingerprintOf = (crk: string): string => fingerprint({ keyId: Buffer.from(crk, "base64url") });
 
 /** In words, how the settings here belong to another controller than the token; null when they do not. */
 function otherController({ claims, host, port, scheme }: PastedToken, { config }: Facts): string | null {

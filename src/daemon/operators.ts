@@ -6,7 +6,7 @@ import {
   signOperatorChallenge,
   verifyOperatorProof,
 } from "../envelope/operator.ts";
-import type { SigningKey } from "../envelope/public-key.ts";
+import { fingerprint, type SigningKey } from "../envelope/public-key.ts";
 import { quote } from "../policy/quote.ts";
 import type { ErrorKind } from "../tools/tool.ts";
 import { challengeLimits, type OperatorChallenges, type Standing } from "./operator-challenges.ts";
@@ -110,7 +110,7 @@ export function createOperators(options: OperatorsOptions): Operators {
       // An owner may write one key down twice, for two contexts.
       const entries = policy().trusted.filter(({ key }) => Buffer.from(key.keyId).equals(proof.keyId));
       const [first] = entries;
-      if (!first) return refuse(`this host trusts no operator with the key ${keyIdText(proof.keyId)}`);
+      if (!first) return refuse(`this host trusts no operator with the key ${fingerprint(proof)}`);
       if (!verifyOperatorProof(first.key, call, proof))
         return refuse(`the signature is not that of operator ${quote(first.name)} over this call on this host`);
       const operator = entries.find((entry) => mayNotSign(entry, call.context, now()) === null);
@@ -137,6 +137,3 @@ function mayNotSign({ name, contexts, notAfterMs }: TrustedOperator, context: st
   if (notAfterMs === null || nowMs <= notAfterMs) return null;
   return `the key of ${who} was good until ${new Date(notAfterMs).toISOString()}`;
 }
-
-/** As `fingerprint` spells it. */
-const keyIdText = (keyId: Uint8Array): string => `SHA256:${Buffer.from(keyId).toString("base64").replace(/=+$/, "")}`;

@@ -72,5 +72,5 @@ function isStrictPoint(raw: Uint8Array): boolean {
 }
 
 /** `SHA256:` and base64 without padding, as people compare fingerprints. */
-export const fingerprint = (key: PublicKey): string =>
-  `SHA256:${Buffer.from(key.keyId).toString("base64").replace(/=+$/, "")}`;
+export const fingerprint = ({ keyId }: Pick<PublicKey, "keyId">): string =>
+  `SHA256:${Buffer.from(keyId).toString("base64").replace(/=+$/, "")}`;
