@@ -4,9 +4,10 @@ import { join } from "node:path";
 import { z } from "zod";
 import { AegisError } from "../errors.ts";
 import { Secret } from "../platform/log.ts";
-import { aegisHome, type Environment } from "../platform/paths.ts";
+import { aegisHome } from "../platform/paths.ts";
 import { makeDirectory, PRIVATE_FILE, writeFileAtomic } from "../platform/private-file.ts";
 import { parseYaml, readTextFile } from "../platform/yaml-file.ts";
+import type { OperatorPlace } from "./operator-key-path.ts";
 
 export interface Profile {
   name: string;
@@ -20,11 +21,6 @@ export interface Profile {
   fingerprint: string | null;
 }
 
-export interface ProfilePlace {
-  env: Environment;
-  home: string;
-}
-
 const entry = z.object({
   url: z.string(),
   token: z.string().min(1),
@@ -35,7 +31,7 @@ const entry = z.object({
 const schema = z.object({ current: z.string().nullish(), profiles: z.record(z.string(), entry) });
 type Content = z.infer<typeof schema>;
 
-export const credentialsPath = ({ env, home }: ProfilePlace): string => join(aegisHome(env, home), "credentials");
+export const credentialsPath = ({ env, home }: OperatorPlace): string => join(aegisHome(env, home), "credentials");
 
 const login = "aegis login URL --token-file FILE";
 
@@ -44,7 +40,7 @@ const login = "aegis login URL --token-file FILE";
  * `AEGIS_CONTROLLER` alone chooses the profile for that address, and a token alone replaces the profile's. A stored
  * token never goes to an address it was not stored for.
  */
-export async function loadProfile(o: ProfilePlace & { name?: string }): Promise<Profile> {
+export async function loadProfile(o: OperatorPlace & { name?: string }): Promise<Profile> {
   const { AEGIS_CONTROLLER: address, AEGIS_USER_TOKEN: token } = o.env;
   const content = await read(o);
   if (address && o.name === undefined) {
@@ -71,14 +67,14 @@ export async function loadProfile(o: ProfilePlace & { name?: string }): Promise<
 }
 
 /** Every profile in the file, and which one is current. */
-export async function listProfiles(o: ProfilePlace): Promise<{ current: string | null; profiles: Profile[] }> {
+export async function listProfiles(o: OperatorPlace): Promise<{ current: string | null; profiles: Profile[] }> {
   const content = await read(o);
   const profiles = Object.entries(content.profiles).map(([name, profile]) => profileOf(name, profile, undefined));
   return { current: content.current ?? profiles[0]?.name ?? null, profiles };
 }
 
 /** Stores the profile under its name, makes it the current one, and answers the file's path. */
-export async function saveProfile(o: ProfilePlace, profile: Profile): Promise<string> {
+export async function saveProfile(o: OperatorPlace, profile: Profile): Promise<string> {
   if (!profileName.test(profile.name))
     throw new AegisError("usage", `${JSON.stringify(profile.name)} is no name for a profile`, {
       hint: "use letters, digits, dots, hyphens and underscores",
@@ -95,7 +91,7 @@ export async function saveProfile(o: ProfilePlace, profile: Profile): Promise<st
 }
 
 /** Forgets a profile. False when there was none of this name. */
-export async function removeProfile(o: ProfilePlace, name: string): Promise<boolean> {
+export async function removeProfile(o: OperatorPlace, name: string): Promise<boolean> {
   const content = await read(o);
   if (!Object.hasOwn(content.profiles, name)) return false;
   delete content.profiles[name];
@@ -117,7 +113,7 @@ function profileOf(name: string, stored: z.infer<typeof entry>, token: string | 
   };
 }
 
-async function read(o: ProfilePlace): Promise<Content> {
+async function read(o: OperatorPlace): Promise<Content> {
   const path = credentialsPath(o);
   const text = await readTextFile(path);
   if (text === null || text.trim() === "") return { current: null, profiles: Object.create(null) };
@@ -146,7 +142,7 @@ async function closeToOthers(path: string): Promise<void> {
   });
 }
 
-async function write(o: ProfilePlace, content: Content): Promise<string> {
+async function write(o: OperatorPlace, content: Content): Promise<string> {
   const path = credentialsPath(o);
   await makeDirectory(aegisHome(o.env, o.home));
   await writeFileAtomic(path, `${JSON.stringify(content, null, 2)}\n`);
