@@ -1,4 +1,5 @@
 /** The newest live output of one call that nobody takes: so much and no more, each piece with its place. */
+import { limits } from "../platform/limits.ts";
 import type { Pipe } from "../tools/tool.ts";
 
 export interface HeldOutput {
@@ -18,7 +19,7 @@ export interface ProgressRing {
 }
 
 /** Pieces that follow each other are joined up to this, so that many small ones do not become many small frames. */
-const joinedBytes = 32 * 1024;
+const joinedBytes = limits.progressChunkBytes;
 
 export function progressRing(maxBytes: number): ProgressRing {
   const held: HeldOutput[] = [];

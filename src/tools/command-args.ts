@@ -8,7 +8,9 @@ import { parseArgs } from "./parse-args.ts";
 import { locate, type Target } from "./path-guard.ts";
 
 /** Longest a command may be asked to run, in seconds. */
-export const maxTimeoutSecs = 7 * 24 * 3600;
+const maxTimeoutSecs = 7 * 24 * 3600;
+/** Longest one call waits for a command that may go on as a job. */
+export const maxWaitSecs = 600;
 
 const seconds = () => z.number().positive().max(maxTimeoutSecs).optional();
 
@@ -41,7 +43,7 @@ export const commandSchema = z.strictObject({
   wait_secs: z
     .number()
     .min(0)
-    .max(600)
+    .max(maxWaitSecs)
     .optional()
     .describe(
       "Answer after so many seconds even if it still runs: with a job_id for job.wait, job.output and job.kill.",

@@ -1,7 +1,9 @@
 /** Asks after commands that outlived their call: job.wait, job.output, job.kill, job.list. */
 import { z } from "zod";
 import type { Clock } from "../platform/clock.ts";
+import { limits } from "../platform/limits.ts";
 import { untilAbort } from "../platform/until-abort.ts";
+import { maxWaitSecs } from "./command-args.ts";
 import { commandResult } from "./command-result.ts";
 import { maxChunkBytes } from "./fs-read.ts";
 import type { Job, Jobs } from "./jobs.ts";
@@ -10,11 +12,8 @@ import { inputSchema, parseArgs } from "./parse-args.ts";
 import { answered, failed } from "./results.ts";
 import type { Pipe, StopReason, Tool, ToolContext, ToolDescriptor, ToolResult } from "./tool.ts";
 
-/** Longest one call waits for a job. */
-export const maxWaitSecs = 600;
 /** What a caller waits for when it does not say: MCP clients give up after about a minute. */
 const defaultWaitSecs = 45;
-const pieceBytes = 32 * 1024;
 
 export interface JobToolsOptions {
   jobs: Jobs;
@@ -234,7 +233,7 @@ async function showNew(
 ): Promise<void> {
   const spill = job.output[pipe];
   while (from[pipe] < spill.bytes && !patience.aborted) {
-    const { bytes, offset } = await spill.read(from[pipe], pieceBytes);
+    const { bytes, offset } = await spill.read(from[pipe], limits.progressChunkBytes);
     from[pipe] = offset + bytes.length;
     if (bytes.length > 0) await untilAbort(context.output(pipe, bytes), patience);
   }
