@@ -4,6 +4,7 @@ import type { Stats } from "node:fs";
 import { readlink } from "node:fs/promises";
 import { z } from "zod";
 import { closeDescriptor, readFlags, readFully, statDescriptor } from "../platform/descriptors.ts";
+import { quote } from "../policy/quote.ts";
 import { done, fsTool, obstacleOf, refused } from "./fs-tool.ts";
 import { folderAt } from "./guarded-folder.ts";
 import { wholeEnd } from "./output-cap.ts";
@@ -85,7 +86,7 @@ export const fsList = (): Tool =>
     async run({ path, after, max_entries: most = maxEntries }, [target]) {
       const obstacle = obstacleOf(target, path);
       if (obstacle) return obstacle;
-      if (target.kind !== "directory") return refused(`${JSON.stringify(path)} is no directory`);
+      if (target.kind !== "directory") return refused(`${quote(path)} is no directory`);
       const all = await folderAt(target.self, target.path).list();
       const following = after === undefined ? all : all.filter(({ name }) => name > after);
       const entries = following.slice(0, most).map((entry) => ({ name: entry.name, file_type: typeName(entry) }));
@@ -118,8 +119,7 @@ export const fsStat = (): Tool =>
       const obstacle = obstacleOf(target, path);
       if (obstacle) return obstacle;
       const stats = target.stats as Stats;
-      if (checksum && target.kind !== "file")
-        return refused(`${JSON.stringify(path)} is no file, so it has no checksum`);
+      if (checksum && target.kind !== "file") return refused(`${quote(path)} is no file, so it has no checksum`);
       const sum = checksum ? await checksumOf(target, length ?? Number.POSITIVE_INFINITY, signal) : null;
       return done({
         status: "success",
@@ -160,8 +160,8 @@ async function checksumOf(
 
 /** Pipes, sockets and devices are not read: some answer never, some do things when they are opened. */
 export function notAFile(target: Target, path: string) {
-  if (target.kind === "directory") return refused(`${JSON.stringify(path)} is a directory`);
-  return target.kind === "file" ? null : refused(`${JSON.stringify(path)} is no regular file`);
+  if (target.kind === "directory") return refused(`${quote(path)} is a directory`);
+  return target.kind === "file" ? null : refused(`${quote(path)} is no regular file`);
 }
 
 type Typed = Pick<Stats, "isFile" | "isDirectory" | "isSymbolicLink">;

@@ -2,6 +2,7 @@
 import { link, rename, rmdir, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { quote } from "../policy/quote.ts";
 import { pathField } from "./fs-read.ts";
 import { done, fsTool, obstacleOf, refused } from "./fs-tool.ts";
 import { inNewPlace, missingProblem } from "./fs-write.ts";
@@ -20,7 +21,7 @@ export const fsCreateDir = (): Tool =>
     async run({ path }, [target]) {
       const made = (created: boolean) => done({ status: "success", path, created });
       if (target.kind === "directory") return made(false);
-      if (target.kind !== "missing") return refused(`${JSON.stringify(path)} exists and is no directory`);
+      if (target.kind !== "missing") return refused(`${quote(path)} exists and is no directory`);
       const problem = missingProblem(target, path);
       if (problem) return problem;
       await inNewPlace(target, async ({ entry, name }) => {
@@ -51,20 +52,17 @@ export const fsDelete = (): Tool =>
         await unlink(target.entry);
         return done({ status: "success", path, deleted: 1 });
       }
-      if (!recursive)
-        return refused(`${JSON.stringify(path)} is a directory: set recursive to delete it and all below it`);
+      if (!recursive) return refused(`${quote(path)} is a directory: set recursive to delete it and all below it`);
       if (target.path === "/" || target.entry === target.self)
         return refused("the root of the file system is not deleted");
       const held = await firstHeldBack(target, context, ["write"]);
       if (held !== null)
-        return refused(
-          `nothing was deleted, because policy does not let this call write ${JSON.stringify(held)} below it`,
-        );
+        return refused(`nothing was deleted, because policy does not let this call write ${quote(held)} below it`);
       const removed = await emptied(folderAt(target.self, target.path), context);
       if (removed.stoppedAt === null) await rmdir(target.entry);
       if (removed.stoppedAt === null) return done({ status: "success", path, deleted: removed.count + 1 });
       return refused(
-        `${removed.count} entries were deleted, then ${JSON.stringify(removed.stoppedAt)} was not: it is new, and policy keeps it`,
+        `${removed.count} entries were deleted, then ${quote(removed.stoppedAt)} was not: it is new, and policy keeps it`,
       );
     },
   });
@@ -90,15 +88,13 @@ export const fsMove = (): Tool =>
       const obstacle = obstacleOf(from, path);
       if (obstacle || !to) return obstacle ?? refused("destination is missing");
       if (to.kind !== "missing" && !overwrite)
-        return refused(`${JSON.stringify(destination)} exists already: set overwrite to replace it`);
+        return refused(`${quote(destination)} exists already: set overwrite to replace it`);
       const problem = to.kind === "missing" ? missingProblem(to, destination) : null;
       if (problem) return problem;
       // A folder takes what policy keeps in it to a place where the same rules may not find it.
       const held = from.kind === "directory" ? await firstHeldBack(from, context, ["read", "write"]) : null;
       if (held !== null)
-        return refused(
-          `nothing was moved, because policy does not let this call touch ${JSON.stringify(held)} below it`,
-        );
+        return refused(`nothing was moved, because policy does not let this call touch ${quote(held)} below it`);
       if (to.kind !== "missing") await rename(from.entry, to.entry);
       else await inNewPlace(to, ({ entry, name }) => moveTo(from, entry(name)));
       return done({ status: "success", path, destination });

@@ -9,6 +9,7 @@ import {
   syncDescriptor,
   writeFully,
 } from "../platform/descriptors.ts";
+import { quote } from "../policy/quote.ts";
 import { maxChunkBytes, notAFile, pathField, position } from "./fs-read.ts";
 import { type Answer, done, fsTool, obstacleOf, refused } from "./fs-tool.ts";
 import { type Folder, folderAt } from "./guarded-folder.ts";
@@ -99,8 +100,7 @@ async function create(
   mode: number | null,
   path: string,
 ): Promise<Answer> {
-  if (offset > 0)
-    return refused(`${JSON.stringify(path)} does not exist, so nothing can be written at offset ${offset}`);
+  if (offset > 0) return refused(`${quote(path)} does not exist, so nothing can be written at offset ${offset}`);
   const descriptor = await openDescriptor(place.entry(place.name), createFlags, mode ?? 0o666);
   return writePart(descriptor, bytes, 0, false, mode, path);
 }
@@ -117,7 +117,7 @@ async function writePart(
   try {
     const { size } = await statDescriptor(descriptor);
     if (offset > size)
-      return refused(`offset ${offset} lies beyond the end of ${JSON.stringify(path)}, which has ${size} bytes`);
+      return refused(`offset ${offset} lies beyond the end of ${quote(path)}, which has ${size} bytes`);
     await writeFully(descriptor, bytes, offset);
     const end = offset + bytes.length;
     if (truncate && end < size) await truncateDescriptor(descriptor, end);

@@ -6,7 +6,7 @@ import { promisify } from "node:util";
 import { closeDescriptor, openDescriptor, syncDescriptor, writeFully } from "../platform/descriptors.ts";
 import type { Target } from "./path-guard.ts";
 
-const changeMode = promisify(fchmod);
+export const changeMode = promisify(fchmod);
 const changeOwner = promisify(fchown);
 export const truncateDescriptor = promisify(ftruncate);
 
@@ -69,5 +69,3 @@ async function overwrite(old: Target, bytes: Uint8Array): Promise<void> {
     await closeDescriptor(descriptor);
   }
 }
-
-export { changeMode };
