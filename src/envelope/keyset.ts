@@ -22,7 +22,7 @@ export interface TrustedKeyset {
   readonly tokenKeys: ReadonlyMap<string, PublicKey>;
   /** Every key of a use, algorithm and state that this version knows. */
   readonly keys: readonly KeysetKey[];
-  /** `spki-sha256:...` of the certificates by which the controller may be known; empty = those the host enrolled with. */
+  /** Handed on from keyset to keyset and nothing more: no certificate is compared with them. */
   readonly tlsPins: readonly string[];
   /** The controller's clock when it was made. */
   readonly createdMs: number;
