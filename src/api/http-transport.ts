@@ -28,8 +28,6 @@ export interface Transport {
   send(request: ApiRequest): Promise<Response>;
   /** The body, checked. */
   body<T>(schema: z.ZodType<T>, response: Response): Promise<T>;
-  /** Both. */
-  read<T>(schema: z.ZodType<T>, request: ApiRequest): Promise<T>;
 }
 
 export function httpTransport({ url, token, caPem, signal }: TransportOptions): Transport {
@@ -62,7 +60,7 @@ export function httpTransport({ url, token, caPem, signal }: TransportOptions): 
     throw await refusal(response);
   }
 
-  async function read<T>(schema: z.ZodType<T>, response: Response): Promise<T> {
+  async function body<T>(schema: z.ZodType<T>, response: Response): Promise<T> {
     const reading = readValue(schema, await response.json().catch(() => undefined));
     if (reading.kind === "value") return reading.value;
     const [problem] = reading.problems;
@@ -73,7 +71,7 @@ export function httpTransport({ url, token, caPem, signal }: TransportOptions): 
     );
   }
 
-  return { send, body: read, read: async (schema, request) => read(schema, await send(request)) };
+  return { send, body };
 }
 
 /** For another protocol at the same address: `fetch` adds the token, trusts what is to be trusted and throws as `send` does. */

@@ -134,7 +134,6 @@ export const keyChangeSchema = z.object({
   old_signature: z.string(),
   new_signature: z.string(),
 });
-export type KeyChange = z.infer<typeof keyChangeSchema>;
 
 /** One host alone also tells its tools, what ran on it last, and how its key came to be: the oldest change first. */
 export const hostDetailSchema = hostSchema.extend({

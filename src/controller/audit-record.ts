@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { openStore } from "../store/open.ts";
 import type { AuditRow, CheckpointRow, Store } from "../store/store.ts";
-import { databasePath } from "./operator-tokens.ts";
+import { databasePath } from "./database.ts";
 
 const bytes = z
   .string()

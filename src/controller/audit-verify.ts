@@ -5,11 +5,10 @@ import { type TrustedKeyset, trustFirst } from "../envelope/keyset.ts";
 import { fingerprint, importPublicKey, type PublicKey } from "../envelope/public-key.ts";
 import { verifyReceiptDigests } from "../envelope/receipt.ts";
 import { sha256, uuidBytes } from "../envelope/statement.ts";
-import { openStore } from "../store/open.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { readSealedHead, sealedHeadPath, sealing } from "./audit.ts";
 import { auditLineSchemas, auditLines } from "./audit-record.ts";
-import { databasePath } from "./operator-tokens.ts";
+import { onDatabase } from "./database.ts";
 
 export interface AuditProblem {
   /** The row it shows at; 0 for the head. */
@@ -213,17 +212,14 @@ export async function verifyDataDir({
   controllerId: string;
   rootFingerprint?: string;
 }): Promise<AuditReport> {
-  const store = await openStore(databasePath(dataDir));
-  try {
+  return await onDatabase(dataDir, async (store) => {
     const seen = await readSealedHead(sealedHeadPath(dataDir));
     return await verifyAudit(auditLines(store, controllerId), {
       ...(rootFingerprint === undefined ? {} : { rootFingerprint }),
       ...(seen ? { seen } : {}),
       stored: (commandId) => store.command(commandId),
     });
-  } finally {
-    await store.close();
-  }
+  });
 }
 
 /** Every keyset that follows from the first, whose root is taken as it is: the report names it. */

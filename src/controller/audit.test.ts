@@ -16,8 +16,8 @@ import type { Store } from "../store/store.ts";
 import { createAuditSeal, readSealedHead, recordAudit, sealedHeadPath, sealing } from "./audit.ts";
 import { auditLines, exportAudit } from "./audit-record.ts";
 import { type AuditReport, type VerifyOptions, verifyAudit, verifyDataDir } from "./audit-verify.ts";
+import { databasePath } from "./database.ts";
 import { createControllerKeys, loadControllerKeys, newestKeyset } from "./keys.ts";
-import { databasePath } from "./operator-tokens.ts";
 
 const controllerId = uuidOf("controller");
 const nodeId = uuidOf("node");

@@ -6,10 +6,9 @@ import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import { makeDirectory, PUBLIC_FILE, writeFileAtomic } from "../platform/private-file.ts";
 import { type BackupFile, readBackup, restoreDatabase, writeBackup } from "../store/backup.ts";
-import { openStore } from "../store/open.ts";
 import { version } from "../version.ts";
 import { recordAudit, sealedHeadPath } from "./audit.ts";
-import { databasePath } from "./operator-tokens.ts";
+import { databasePath, onDatabase } from "./database.ts";
 
 /** Works beside a running controller. The file holds private keys and is made 0600. */
 export async function backupController({
@@ -23,16 +22,8 @@ export async function backupController({
 }): Promise<{ files: string[] }> {
   const { controllerId } = await loadControllerConfig(dataDir);
   const madeAt = clock.now();
-  const store = await openStore(databasePath(dataDir));
-  try {
-    await recordAudit(store, {
-      at: madeAt,
-      kind: "backup_made",
-      detail: { controller_id: controllerId, file: basename(file) },
-    });
-  } finally {
-    await store.close();
-  }
+  const detail = { controller_id: controllerId, file: basename(file) };
+  await onDatabase(dataDir, (store) => recordAudit(store, { at: madeAt, kind: "backup_made", detail }));
   const files = await privateFiles(dataDir);
   await writeBackup(databasePath(dataDir), file, files, { madeAt, version });
   return { files: files.map(({ path }) => path) };
@@ -79,17 +70,8 @@ export async function restoreController({
     if (path !== settings)
       await writeFileAtomic(join(dataDir, path), data, publicFile.test(path) ? PUBLIC_FILE : undefined);
   await restoreDatabase(file, databasePath(dataDir));
-  const store = await openStore(databasePath(dataDir));
-  try {
-    const made = new Date(backup.madeAt).toISOString();
-    await recordAudit(store, {
-      at: clock.now(),
-      kind: "backup_restored",
-      detail: { made_at: made, version: backup.version },
-    });
-  } finally {
-    await store.close();
-  }
+  const detail = { made_at: new Date(backup.madeAt).toISOString(), version: backup.version };
+  await onDatabase(dataDir, (store) => recordAudit(store, { at: clock.now(), kind: "backup_restored", detail }));
   // Written last: a directory without it was never finished, and `start` says so.
   const config = backup.files.find(({ path }) => path === settings);
   if (!config) throw new AegisError("config_invalid", `${file} holds no ${settings}`);

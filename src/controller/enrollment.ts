@@ -15,7 +15,6 @@ import type { Challenges, OpenChallenge } from "./challenges.ts";
 import type { ControllerKeys } from "./keys.ts";
 import { mintNodeToken } from "./node-token.ts";
 
-export const maxEnrollmentTtlMs = 15 * 60 * 1000;
 const leewaySecs = 60;
 
 export interface EnrollmentOptions {

@@ -9,9 +9,10 @@ import type { Clock } from "../platform/clock.ts";
 import type { Secret } from "../platform/log.ts";
 import { makeDirectory, writeFileAtomic } from "../platform/private-file.ts";
 import { openStore } from "../store/open.ts";
+import { databasePath } from "./database.ts";
 import { readEndpoint } from "./endpoint.ts";
 import { createControllerKeys } from "./keys.ts";
-import { addOperatorToken, databasePath, requireTenantName } from "./operator-tokens.ts";
+import { addOperatorToken, requireTenantName } from "./operator-tokens.ts";
 import { createTls, loadTls } from "./tls.ts";
 
 export interface InitOptions {

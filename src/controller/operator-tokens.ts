@@ -1,17 +1,14 @@
 /** Makes an operator's bearer token: shown once, kept as its SHA-256. */
 import { randomUUID } from "node:crypto";
-import { join } from "node:path";
 import { scopes as scopeNames } from "../api/types.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import { Secret } from "../platform/log.ts";
 import { nearest } from "../platform/nearest.ts";
-import { openStore } from "../store/open.ts";
 import type { ApiTokenRow, Queries } from "../store/store.ts";
 import { recordAudit } from "./audit.ts";
+import { onDatabase } from "./database.ts";
 import { hashApiToken, newApiToken } from "./http/auth.ts";
-
-export const databasePath = (dataDir: string): string => join(dataDir, "controller.db");
 
 export interface OperatorTokenRequest {
   name: string;
@@ -78,12 +75,7 @@ export async function createOperatorToken({
   clock,
   ...request
 }: OperatorTokenRequest & { dataDir: string; clock: Clock }): Promise<{ tokenId: string; token: Secret }> {
-  const store = await openStore(databasePath(dataDir));
-  try {
-    return await store.transaction((tx) => addOperatorToken(tx, request, clock.now()));
-  } finally {
-    await store.close();
-  }
+  return await onDatabase(dataDir, (store) => store.transaction((tx) => addOperatorToken(tx, request, clock.now())));
 }
 
 /** False when the tenant has no such token that is good. */
@@ -96,40 +88,4 @@ export async function endOperatorToken(
   if (!(await tx.revokeApiToken(tenantId, tokenId, at))) return false;
   await recordAudit(tx, { at, kind: "token_revoked", tenantId, principal: by, detail: { token_id: tokenId } });
   return true;
-}
-
-/** Every token of a tenant, revoked ones too; what they are is never told again. */
-export async function listOperatorTokens({
-  dataDir,
-  tenantId,
-}: {
-  dataDir: string;
-  tenantId: string;
-}): Promise<ApiTokenRow[]> {
-  const store = await openStore(databasePath(dataDir));
-  try {
-    return await store.apiTokens(tenantId);
-  } finally {
-    await store.close();
-  }
-}
-
-/** Ends a token at once, also for a controller that runs. False when the tenant has no such token that is good. */
-export async function revokeOperatorToken({
-  dataDir,
-  tenantId,
-  tokenId,
-  clock,
-}: {
-  dataDir: string;
-  tenantId: string;
-  tokenId: string;
-  clock: Clock;
-}): Promise<boolean> {
-  const store = await openStore(databasePath(dataDir));
-  try {
-    return await store.transaction((tx) => endOperatorToken(tx, { tenantId, tokenId }, clock.now()));
-  } finally {
-    await store.close();
-  }
 }

@@ -6,9 +6,9 @@ import { startOfTime, testNodes, uuidOf } from "../../test/support/controller-ro
 import { fakeClock } from "../../test/support/fake-clock.ts";
 import { silentLog } from "../platform/log.ts";
 import { openStore } from "../store/open.ts";
-import { databasePath } from "./operator-tokens.ts";
+import { databasePath } from "./database.ts";
 import { createRevocations } from "./revocations.ts";
-import { listTenants, removeTenant } from "./tenants.ts";
+import { removeTenant } from "./tenants.ts";
 
 let dataDir: string;
 beforeEach(async () => {
@@ -30,7 +30,7 @@ test("a tenant removed by a command line beside the controller loses its streams
   await settled();
   await clock.advance(1_000);
   expect(nodes.ended).toEqual([]);
-  expect((await listTenants({ dataDir })).map(({ tenantId }) => tenantId)).toEqual(["acme", "other"]);
+  expect((await store.tenants()).map(({ tenantId }) => tenantId)).toEqual(["acme", "other"]);
   expect(await removeTenant({ dataDir, tenantId: "acme", clock })).toBe(true);
   expect(await removeTenant({ dataDir, tenantId: "acme", clock })).toBe(false);
   await clock.advance(1_000);

@@ -1,10 +1,9 @@
 /** Who owns hosts: which tenants there are, and how one goes with everything it had. */
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
-import { openStore } from "../store/open.ts";
-import type { Queries, Store, TenantRow } from "../store/store.ts";
+import type { Queries, Store } from "../store/store.ts";
 import { recordAudit } from "./audit.ts";
-import { databasePath } from "./operator-tokens.ts";
+import { onDatabase } from "./database.ts";
 import type { Revocations } from "./revocations.ts";
 
 export interface TenantAdmin {
@@ -38,19 +37,6 @@ async function removeAll(tx: Queries, tenantId: string, at: number, by: string):
   await recordAudit(tx, { at, kind: "tenant_removed", tenantId, principal: by, detail: {} });
   return true;
 }
-
-async function onDatabase<T>(dataDir: string, work: (store: Store) => Promise<T>): Promise<T> {
-  const store = await openStore(databasePath(dataDir));
-  try {
-    return await work(store);
-  } finally {
-    await store.close();
-  }
-}
-
-/** The tenants of a data directory, whether its controller runs or not. */
-export const listTenants = ({ dataDir }: { dataDir: string }): Promise<TenantRow[]> =>
-  onDatabase(dataDir, (store) => store.tenants());
 
 /** Removes a tenant from a data directory. A controller that runs notices within a second and cuts the streams. */
 export const removeTenant = ({

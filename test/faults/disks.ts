@@ -2,7 +2,7 @@
 import { Database } from "bun:sqlite";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { databasePath } from "../../src/controller/operator-tokens.ts";
+import { databasePath } from "../../src/controller/database.ts";
 import type { Requirement } from "../support/needs.ts";
 import { type Fault, holds, struck } from "./fault.ts";
 import type { FaultStage } from "./stage.ts";

@@ -3,7 +3,7 @@ import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type ApiClient, createApiClient } from "../../src/api/client.ts";
 import type { CommandResult } from "../../src/api/events.ts";
-import { databasePath } from "../../src/controller/operator-tokens.ts";
+import { databasePath } from "../../src/controller/database.ts";
 import { AegisError } from "../../src/errors.ts";
 import { Secret } from "../../src/platform/log.ts";
 import { openStore } from "../../src/store/open.ts";

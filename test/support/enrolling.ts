@@ -3,8 +3,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:f
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { type ApiClient, createApiClient } from "../../src/api/client.ts";
+import { databasePath } from "../../src/controller/database.ts";
 import { initController } from "../../src/controller/init.ts";
-import { databasePath } from "../../src/controller/operator-tokens.ts";
 import { startController } from "../../src/controller/run.ts";
 import {
   type Enrolled,
