@@ -70,7 +70,6 @@ function fromColumn(kind: Kind, value: Value | undefined): unknown {
 export const tenants = table<TenantRow>("tenants", {
   tenantId: "plain",
   createdAt: "plain",
-  removedAt: "plain",
 });
 
 export const apiTokens = table<ApiTokenRow>("api_tokens", {

@@ -8,8 +8,6 @@ export type Seal = "strict" | "compat";
 export interface TenantRow {
   tenantId: string;
   createdAt: number;
-  /** Once removed, its name is never given again: what is left of it must not show up in another's lists. */
-  removedAt: number | null;
 }
 
 /** An operator's bearer token: only its SHA-256 is kept. */
@@ -179,7 +177,10 @@ export interface MembershipQueries {
   tenant(tenantId: string): Promise<TenantRow | null>;
   /** Those that exist. */
   tenants(): Promise<TenantRow[]>;
-  /** Its hosts and tokens are revoked and its groups gone; false when there was none. */
+  /**
+   * Its hosts and tokens are revoked and its groups gone; false when there was none. Its name is never given again: what is
+   * left of it must not show up in another's lists.
+   */
   removeTenant(tenantId: string, at: number): Promise<boolean>;
 
   insertApiToken(row: ApiTokenRow): Promise<void>;
