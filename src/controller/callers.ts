@@ -6,7 +6,7 @@ import { maxUserTokenSecs, signUserCall } from "../envelope/user.ts";
 import { limits } from "../platform/limits.ts";
 import type { Seal } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
-import { toLong } from "../wire/whole.ts";
+import { toLong, toSeconds } from "../wire/whole.ts";
 import { compatCommand } from "./compat-command.ts";
 import type { CallRequest } from "./dispatch-types.ts";
 import type { ControllerKeys } from "./keys.ts";
@@ -95,9 +95,7 @@ export function callers({
         argsJson,
         runId,
         operator,
-        ...(deadlineMs > 0
-          ? { deadline: { seconds: toLong(Math.floor(deadlineMs / 1000)), nanos: (deadlineMs % 1000) * 1_000_000 } }
-          : {}),
+        ...(deadlineMs > 0 ? { deadline: toSeconds(deadlineMs) } : {}),
         ...(request.progress
           ? { initialCredit: toLong(limits.firstCreditBytes), onNoCredit: onNoCredit[request.onNoCredit ?? "wait"] }
           : {}),

@@ -13,9 +13,9 @@ import {
 } from "@grpc/grpc-js";
 import { AegisError, errorTable } from "../errors.ts";
 import type { Log } from "../platform/log.ts";
-import type { aegis } from "../wire/gen/messages.js";
+import { aegis } from "../wire/gen/messages.js";
 import { clusterService, maxMessageBytes, refusalTrailer } from "../wire/service.ts";
-import { toLong } from "../wire/whole.ts";
+import { toSeconds } from "../wire/whole.ts";
 import { clientNetwork } from "./client-network.ts";
 import type { Doorman } from "./doorman.ts";
 import { type EdgeCommand, type EdgeEvent, type EdgeTransport, edgeStream } from "./edge-stream.ts";
@@ -24,6 +24,8 @@ import { addHealth } from "./grpc-health.ts";
 import { addReflection } from "./grpc-reflection.ts";
 import { type Rotations, rotationAnswer } from "./rotation.ts";
 import type { TlsIdentity } from "./tls.ts";
+
+const { SealMode, SignedKeySet } = aegis.cluster.v1;
 
 type EdgeCall = ServerDuplexStream<EdgeEvent, EdgeCommand>;
 
@@ -65,10 +67,9 @@ export async function startGrpc(options: GrpcOptions): Promise<GrpcServer> {
     ),
     challengeNode: unary<aegis.cluster.v1.ChallengeNodeRequest.$Properties, object>(log, async (request) => {
       const { nodeSecurityToken, expiresAtMs, seal, keysetChain, enrollGrant } = await enrollment.challenge(request);
-      const { SealMode, SignedKeySet } = (await import("../wire/gen/messages.js")).aegis.cluster.v1;
       return {
         nodeSecurityToken,
-        expiresAt: timestamp(expiresAtMs),
+        expiresAt: toSeconds(expiresAtMs),
         keysetChain: keysetChain.map((signed) => SignedKeySet.decode(signed)),
         enrollGrant,
         sealMode: seal === "strict" ? SealMode.SEAL_MODE_STRICT : SealMode.SEAL_MODE_COMPAT,
@@ -106,8 +107,6 @@ export async function startGrpc(options: GrpcOptions): Promise<GrpcServer> {
     close: () => server.forceShutdown(),
   };
 }
-
-const timestamp = (ms: number) => ({ seconds: toLong(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 });
 
 function connectEdge(call: EdgeCall, doorman: Doorman, log: Log): void {
   const transport: EdgeTransport = {

@@ -15,7 +15,7 @@ import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import type { NodeRow, Queries, Store } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
-import { toLong, whole } from "../wire/whole.ts";
+import { toSeconds, whole } from "../wire/whole.ts";
 import { recordAudit } from "./audit.ts";
 import type { LiveNode } from "./dispatch-types.ts";
 import type { ControllerKeys } from "./keys.ts";
@@ -60,12 +60,10 @@ export interface Rotated {
 /** As it travels. */
 export const rotationAnswer = (rotated: Rotated): aegis.cluster.v1.RotateEdgeKeyResponse.$Properties => ({
   ...{ nodeSecurityToken: rotated.nodeSecurityToken, rotateGrant: rotated.rotateGrant },
-  expiresAt: timestamp(rotated.expiresAtMs),
-  ...(rotated.overlapUntilMs === null ? {} : { overlapUntil: timestamp(rotated.overlapUntilMs) }),
+  expiresAt: toSeconds(rotated.expiresAtMs),
+  ...(rotated.overlapUntilMs === null ? {} : { overlapUntil: toSeconds(rotated.overlapUntilMs) }),
   keysetChain: rotated.keysetChain.map((signed) => SignedKeySet.decode(signed)),
 });
-
-const timestamp = (ms: number) => ({ seconds: toLong(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 });
 
 export interface Rotations {
   rotate(request: aegis.cluster.v1.RotateEdgeKeyRequest.$Properties): Promise<Rotated>;

@@ -9,3 +9,6 @@ export function whole(value: Long | number | null | undefined): number | null {
 }
 
 export const toLong = (value: number): Long => Long.fromNumber(value, true);
+
+/** A google.protobuf.Timestamp or Duration of so many milliseconds. */
+export const toSeconds = (ms: number) => ({ seconds: toLong(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 });
