@@ -178,19 +178,14 @@ export function createFleet(options: FleetOptions): FleetRuns {
     },
 
     async cancel(tenantId, runId, reason = "caller", { note = "", by = "" } = {}) {
-      const run = get(tenantId, runId);
-      if (run) {
-        const { cancelled, alreadyTerminal } = run.cancel(reason);
-        if (cancelled > 0) {
-          log.info("run_cancelled", { run_id: runId, tenant_id: tenantId, cancelled, note });
-          const detail = { run_id: runId, cancelled, reason, note };
-          await recordAudit(store, { at: time(), kind: "run_cancelled", tenantId, principal: by, detail });
-        }
-        return { run_id: runId, cancelled, already_terminal: alreadyTerminal };
+      const run = await find(tenantId, runId);
+      const { cancelled, alreadyTerminal } = run.cancel(reason);
+      if (cancelled > 0) {
+        log.info("run_cancelled", { run_id: runId, tenant_id: tenantId, cancelled, note });
+        const detail = { run_id: runId, cancelled, reason, note };
+        await recordAudit(store, { at: time(), kind: "run_cancelled", tenantId, principal: by, detail });
       }
-      const row = await store.run(runId);
-      if (row?.tenantId !== tenantId) throw unknownRun(runId);
-      return { run_id: runId, cancelled: 0, already_terminal: row.resolved.length };
+      return { run_id: runId, cancelled, already_terminal: alreadyTerminal };
     },
 
     async sign(tenantId, runId, proofs) {
