@@ -6,7 +6,8 @@ import type { LiveNode, LiveNodes } from "./dispatch-types.ts";
 import { type HostFacts, readCapabilities } from "./node-capabilities.ts";
 
 export const isoTime = (ms: number): string => new Date(ms).toISOString();
-const isoOrNull = (ms: number | null | undefined): string | null => (typeof ms === "number" ? isoTime(ms) : null);
+export const isoOrNull = (ms: number | null | undefined): string | null =>
+  typeof ms === "number" ? isoTime(ms) : null;
 
 /** A stored host with what it last said about itself. */
 export interface KnownHost {

@@ -6,7 +6,7 @@ import { runPolicySchema } from "../api/types.ts";
 import type { CommandRow, RunRow } from "../store/store.ts";
 import { commandResult, missingResult, storedResult } from "./call-result.ts";
 import type { StreamResult } from "./dispatch-types.ts";
-import { isoTime } from "./host-view.ts";
+import { isoOrNull, isoTime } from "./host-view.ts";
 
 /** What history shows of a pipe, in bytes. */
 const tailBytes = 4 * 1024;
@@ -20,7 +20,7 @@ export function runRecord(row: RunRow): RunRecord {
     policy: runPolicySchema.parse(JSON.parse(row.policy)),
     principal: row.principal,
     started_at: isoTime(row.startedAt),
-    ended_at: row.endedAt === null ? null : isoTime(row.endedAt),
+    ended_at: isoOrNull(row.endedAt),
     outcome: row.outcome,
     summary: summaryOf(row),
   };

@@ -7,7 +7,7 @@ import { AegisError, errorTable } from "../../errors.ts";
 import type { Log } from "../../platform/log.ts";
 import { version } from "../../version.ts";
 import { isLoopback } from "../endpoint.ts";
-import { isoTime } from "../host-view.ts";
+import { isoOrNull } from "../host-view.ts";
 import type { Metrics } from "../metrics.ts";
 import { auditRoutes } from "./audit.ts";
 import { type Authenticated, type Authenticator, createAuthenticator, requireScope } from "./auth.ts";
@@ -101,7 +101,7 @@ export function createApp(options: AppOptions): App {
 
   route(app, "whoami", async ({ principal: { name, tenantId, scopes, contexts, expiresAt } }) => ({
     ...{ principal: name, tenant_id: tenantId, scopes: [...scopes], contexts: [...contexts] },
-    expires_at: expiresAt === null ? null : isoTime(expiresAt),
+    expires_at: isoOrNull(expiresAt),
   }));
   tokenRoutes(app, options);
   hostRoutes(app, options);

@@ -1,8 +1,8 @@
 /** The audit over HTTP: the tenant's own rows. Whether the chain holds is checked on the whole of it, on the controller. */
-import type { AuditRecord, Page } from "../../api/types.ts";
+import type { AuditRecord } from "../../api/types.ts";
 import type { AuditRow, Store } from "../../store/store.ts";
 import { isoTime } from "../host-view.ts";
-import { readCursor, writeCursor } from "./cursor.ts";
+import { onePage, readCursor } from "./cursor.ts";
 import { type Routes, route } from "./route.ts";
 
 export function auditRoutes(app: Routes, { store }: { store: Store }): void {
@@ -10,10 +10,9 @@ export function auditRoutes(app: Routes, { store }: { store: Store }): void {
     const after = readCursor("audit", tenantId, query.cursor)?.at ?? 0;
     const since = query.since === undefined ? {} : { since: Date.parse(query.since) };
     const rows = await store.audit({ after, tenantId, ...since }, query.limit + 1);
-    const page: Page<AuditRecord> = { items: rows.slice(0, query.limit).map(view), next_cursor: null };
-    const last = rows[query.limit - 1];
-    if (rows.length > query.limit && last) page.next_cursor = writeCursor("audit", tenantId, { at: last.row, id: "" });
-    return page;
+    const position = ({ row }: AuditRow) => ({ at: row, id: "" });
+    const page = onePage("audit", tenantId, { rows, limit: query.limit, position });
+    return { ...page, items: page.items.map(view) };
   });
 }
 

@@ -1,15 +1,13 @@
 /** Runs over HTTP: which hosts a target means, calls to them with their events, their history, and how to stop them. */
 import { createHash } from "node:crypto";
 import type { BodyOf } from "../../api/operations.ts";
-import type { RunRecord } from "../../api/runs.ts";
-import type { Page } from "../../api/types.ts";
 import { AegisError } from "../../errors.ts";
 import type { Clock } from "../../platform/clock.ts";
-import type { Store } from "../../store/store.ts";
+import type { RunRow, Store } from "../../store/store.ts";
 import { type FleetRuns, unknownRun } from "../fleet.ts";
 import type { Run } from "../fleet-run.ts";
 import { runDetail, runRecord } from "../run-history.ts";
-import { readCursor, writeCursor } from "./cursor.ts";
+import { onePage, readCursor } from "./cursor.ts";
 import { eventStream } from "./event-stream.ts";
 import type { HttpContext } from "./request.ts";
 import { type Routes, route } from "./route.ts";
@@ -85,11 +83,9 @@ export function fleetRoutes(app: Routes, { fleet, store, clock }: FleetRoutes): 
       ...(start ? { before: { startedAt: start.at, runId: start.id } } : {}),
     };
     const rows = await store.runs(tenantId, filter, limit + 1);
-    const page: Page<RunRecord> = { items: rows.slice(0, limit).map(runRecord), next_cursor: null };
-    const last = rows[limit - 1];
-    if (rows.length > limit && last)
-      page.next_cursor = writeCursor("runs", tenantId, { at: last.startedAt, id: last.runId });
-    return page;
+    const position = ({ startedAt, runId }: RunRow) => ({ at: startedAt, id: runId });
+    const page = onePage("runs", tenantId, { rows, limit, position });
+    return { ...page, items: page.items.map(runRecord) };
   });
 
   route(app, "getRun", async ({ tenantId, id }) => {

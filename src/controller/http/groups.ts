@@ -1,13 +1,13 @@
 /** Groups over HTTP: hosts by what they are or by name, kept under a name of their own. */
 import { randomUUID } from "node:crypto";
-import type { HostGroup, Page } from "../../api/types.ts";
+import type { HostGroup } from "../../api/types.ts";
 import { AegisError } from "../../errors.ts";
 import type { GroupRow, Queries, Store } from "../../store/store.ts";
 import { recordAudit } from "../audit.ts";
 import type { LiveNodes, Principal } from "../dispatch-types.ts";
 import { hostStatus, isoTime } from "../host-view.ts";
 import { groupSelector, type Targets } from "../targets.ts";
-import { readCursor, writeCursor } from "./cursor.ts";
+import { onePage, readCursor } from "./cursor.ts";
 import { type Routes, requireMatch, route } from "./route.ts";
 
 export interface GroupRoutes {
@@ -57,11 +57,9 @@ export function groupRoutes(app: Routes, { store, nodes, targets, time }: GroupR
   route(app, "listGroups", async ({ tenantId, query }) => {
     const start = readCursor("groups", tenantId, query.cursor);
     const rows = await store.groups(tenantId, start && { createdAt: start.at, groupId: start.id }, query.limit + 1);
-    const page: Page<HostGroup> = { items: await Promise.all(rows.slice(0, query.limit).map(view)), next_cursor: null };
-    const last = rows[query.limit - 1];
-    if (rows.length > query.limit && last)
-      page.next_cursor = writeCursor("groups", tenantId, { at: last.createdAt, id: last.groupId });
-    return page;
+    const position = ({ createdAt, groupId }: GroupRow) => ({ at: createdAt, id: groupId });
+    const page = onePage("groups", tenantId, { rows, limit: query.limit, position });
+    return { ...page, items: await Promise.all(page.items.map(view)) };
   });
 
   route(app, "createGroup", async ({ c, principal, tenantId, body }) => {

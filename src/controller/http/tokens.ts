@@ -1,15 +1,15 @@
 /** Tokens over HTTP: those that let a host enroll, and those that operators sign in with. */
 
 import { apiLimits } from "../../api/limits.ts";
-import type { ApiToken, EnrollmentToken, Page } from "../../api/types.ts";
+import type { ApiToken, EnrollmentToken } from "../../api/types.ts";
 import { AegisError } from "../../errors.ts";
 import type { Clock } from "../../platform/clock.ts";
 import type { ApiTokenRow, Store } from "../../store/store.ts";
 import type { Enrollment } from "../enrollment.ts";
-import { isoTime } from "../host-view.ts";
+import { isoOrNull, isoTime } from "../host-view.ts";
 import { addOperatorToken, endOperatorToken } from "../operator-tokens.ts";
 import type { Targets } from "../targets.ts";
-import { readCursor, writeCursor } from "./cursor.ts";
+import { onePage, readCursor } from "./cursor.ts";
 import { rateLimiter } from "./rate-limit.ts";
 import { type Routes, route } from "./route.ts";
 
@@ -73,11 +73,9 @@ export function tokenRoutes(app: Routes, options: TokenRoutes): void {
     const after = (row: ApiTokenRow) =>
       !start || row.createdAt > start.at || (row.createdAt === start.at && row.tokenId > start.id);
     const rows = (await store.apiTokens(tenantId)).filter(after);
-    const page: Page<ApiToken> = { items: rows.slice(0, query.limit).map(tokenView), next_cursor: null };
-    const last = rows[query.limit - 1];
-    if (rows.length > query.limit && last)
-      page.next_cursor = writeCursor("tokens", tenantId, { at: last.createdAt, id: last.tokenId });
-    return page;
+    const position = ({ createdAt, tokenId }: ApiTokenRow) => ({ at: createdAt, id: tokenId });
+    const page = onePage("tokens", tenantId, { rows, limit: query.limit, position });
+    return { ...page, items: page.items.map(tokenView) };
   });
 
   route(app, "revokeToken", async ({ principal, tenantId, id }) => {
@@ -91,13 +89,12 @@ export function tokenRoutes(app: Routes, options: TokenRoutes): void {
   });
 }
 
-export function tokenView(row: ApiTokenRow): ApiToken {
-  const orNull = (ms: number | null) => (ms === null ? null : isoTime(ms));
+function tokenView(row: ApiTokenRow): ApiToken {
   return {
     ...{ id: row.tokenId, name: row.name, tenant_id: row.tenantId },
     ...{ scopes: [...row.scopes], contexts: [...row.contexts], created_at: isoTime(row.createdAt) },
-    expires_at: orNull(row.expiresAt),
-    last_used_at: orNull(row.lastUsedAt),
-    revoked_at: orNull(row.revokedAt),
+    expires_at: isoOrNull(row.expiresAt),
+    last_used_at: isoOrNull(row.lastUsedAt),
+    revoked_at: isoOrNull(row.revokedAt),
   };
 }
