@@ -15,7 +15,6 @@ export type SessionCallEvent =
   | {
       kind: "progress";
       stderr: boolean;
-      sequence: number;
       offset: number;
       skippedBytes: number;
       chunk: Uint8Array;

@@ -58,7 +58,6 @@ interface Pending {
   wanted: boolean;
   /** Bytes put and not yet taken. */
   waiting: number;
-  frames: number;
   skipped: number;
   pipes: Record<"stdout" | "stderr", { produced: number; skipped: number; lastSequence: number }>;
 }
@@ -113,7 +112,7 @@ export function compatSession(options: CompatSessionOptions): CompatSession {
       return true;
     }
     call.waiting += chunk.length;
-    call.events.put({ kind: "progress", stderr, sequence: call.frames++, offset, skippedBytes: pipe.skipped, chunk });
+    call.events.put({ kind: "progress", stderr, offset, skippedBytes: pipe.skipped, chunk });
     pipe.skipped = 0;
     return true;
   }
@@ -195,7 +194,7 @@ export function compatSession(options: CompatSessionOptions): CompatSession {
       if (!open) return yield { kind: "unreachable" };
       const pipe = () => ({ produced: 0, skipped: 0, lastSequence: -1 });
       const call: Pending = {
-        ...{ events: mailbox(), wanted: window > 0, waiting: 0, frames: 0, skipped: 0 },
+        ...{ events: mailbox(), wanted: window > 0, waiting: 0, skipped: 0 },
         pipes: { stdout: pipe(), stderr: pipe() },
       };
       pending.set(commandId, call);

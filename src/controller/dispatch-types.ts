@@ -41,8 +41,6 @@ export interface StreamResult {
 export interface ProgressEvent {
   kind: "progress";
   stream: "stdout" | "stderr";
-  /** One sequence for the command, from 0. */
-  seq: number;
   /** Of `chunk` in what this pipe produced. */
   offset: number;
   chunk: Uint8Array;

@@ -53,9 +53,9 @@ export function createDispatcher({ bus, store, keys, controllerId, clock, time }
         const call = { commandId: request.commandId, body, window };
         for await (const event of bus.call(request.nodeId, call, stop.signal)) {
           if (event.kind === "progress") {
-            const { kind, chunk, offset, skippedBytes, sequence: seq, taken } = event;
+            const { kind, chunk, offset, skippedBytes, taken } = event;
             const stream = event.stderr ? "stderr" : "stdout";
-            yield { kind, stream, seq, offset, chunk, skippedBytes, ...(taken && { taken }) };
+            yield { kind, stream, offset, chunk, skippedBytes, ...(taken && { taken }) };
           } else yield await end(event);
         }
       } finally {

@@ -143,7 +143,6 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
     call.events.put({
       kind: "progress",
       stderr: event.stderr,
-      sequence: event.sequence,
       offset: whole(event.offset) ?? 0,
       skippedBytes: whole(event.skippedBytes) ?? 0,
       chunk,

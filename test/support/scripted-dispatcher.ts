@@ -35,14 +35,13 @@ export function scriptedDispatcher(react: (call: ScriptedCall) => void = () => {
     async *call(request, signal) {
       const events = mailbox<CallEvent>();
       const offsets = { stdout: 0, stderr: 0 };
-      let seq = 0;
       const call: ScriptedCall = {
         request,
         signal,
         print(text, { stream = "stdout", offset = offsets[stream], skippedBytes = 0 } = {}) {
           const chunk = typeof text === "string" ? Buffer.from(text) : text;
           offsets[stream] = offset + chunk.length;
-          events.put({ kind: "progress", stream, seq: seq++, offset, chunk, skippedBytes });
+          events.put({ kind: "progress", stream, offset, chunk, skippedBytes });
         },
         answer(result = {}) {
           if (!open.delete(call)) return;
