@@ -558,6 +558,16 @@ describe("asking what would happen", () => {
     });
   });
 
+  test("says that no signature is needed for what only follows up a call that was signed, as in a real call", async () => {
+    const edge = setup();
+    const tool = { ...probe("job.probe").tool, followsUp: true as const };
+    const host = { ...edge.host, tools: { ...edge.host.tools, get: () => tool } };
+    expect(await ask({ ...edge, host }, "signed", "job.probe", { paths: [] })).toMatchObject({
+      verdict: { kind: "allowed" },
+      needsOperatorSignature: false,
+    });
+  });
+
   test("names what there is when what was asked for is not there", async () => {
     expect(await ask(setup(), "absent", "probe.look", {})).toEqual({
       kind: "security_context_not_found",

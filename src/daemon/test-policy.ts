@@ -45,7 +45,8 @@ export async function testPolicy(question: PolicyQuestion): Promise<PolicyAnswer
   await prepared.call.dispose?.();
   const caller = question.caller ?? somebody(context);
   const { verdict, steps } = explain(context, { tool: question.tool, accesses, caller }, world);
-  const needsOperatorSignature = config.requireOperatorSignature || context.requireOperatorSignature;
+  const needsOperatorSignature =
+    !tool.followsUp && (config.requireOperatorSignature || context.requireOperatorSignature);
   return { kind: "judged", verdict, steps, accesses, caller, needsOperatorSignature };
 }
 
