@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { parseYAML } from "confbox/yaml";
 import { controllerConfigPath, loadControllerConfig, renderControllerConfig } from "../src/config/controller.ts";
 import { limits } from "../src/platform/limits.ts";
-import { defaultContext } from "../src/policy/context.ts";
+import { defaultContext } from "../src/policy/written-contexts.ts";
 import { type TerminalShell, terminals } from "./support/terminals.ts";
 
 setDefaultTimeout(120_000);

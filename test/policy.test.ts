@@ -2,14 +2,10 @@
 import { describe, expect, test } from "bun:test";
 import { parseYAML, stringifyYAML } from "confbox/yaml";
 import type { Access } from "../src/policy/access.ts";
-import {
-  defaultContext,
-  operatorContext,
-  type SecurityContext,
-  securityContextsSchema,
-} from "../src/policy/context.ts";
+import { type SecurityContext, securityContextsSchema } from "../src/policy/context.ts";
 import { type CallToJudge, evaluate } from "../src/policy/evaluate.ts";
 import type { PathWorld } from "../src/policy/path-rules.ts";
+import { defaultContext, operatorContext } from "../src/policy/written-contexts.ts";
 
 const world: PathWorld = {
   home: "/home/ann",

@@ -5,7 +5,7 @@ import { judge } from "../config/edge.ts";
 import { apiVersion, asLayer, isMapping, kind, located, type Mapping } from "../config/layers.ts";
 import { valueAt } from "../config/problems.ts";
 import { AegisError } from "../errors.ts";
-import { defaultContext, operatorContext } from "../policy/context.ts";
+import { defaultContext, operatorContext } from "../policy/written-contexts.ts";
 
 /** What the enrollment decides, whatever else the file says. */
 export interface Connection {

@@ -1,6 +1,7 @@
 /** When a host may say that it runs nothing without an operator's signature, and when not. */
 import { describe, expect, test } from "bun:test";
-import { defaultContext, operatorContext, securityContextsSchema } from "../policy/context.ts";
+import { securityContextsSchema } from "../policy/context.ts";
+import { defaultContext, operatorContext } from "../policy/written-contexts.ts";
 import { operatorOnly } from "./operator-only.ts";
 
 const tools = [

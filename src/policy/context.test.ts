@@ -1,8 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import { parseYAML, stringifyYAML } from "confbox/yaml";
-import { defaultContext, operatorContext, securityContextsSchema } from "./context.ts";
+import { securityContextsSchema } from "./context.ts";
 import { securityContextWarnings } from "./context-warnings.ts";
 import { evaluate } from "./evaluate.ts";
+import { defaultContext, operatorContext } from "./written-contexts.ts";
 
 const problems = (yaml: string): string[] => {
   const outcome = securityContextsSchema.safeParse(parseYAML(yaml));

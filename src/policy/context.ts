@@ -4,8 +4,6 @@ import { commandEntryProblem } from "./command-rules.ts";
 import { toolPatternForm } from "./match.ts";
 import { allowEntryProblem, denyEntryProblem } from "./path-rules.ts";
 
-export { defaultContext, operatorContext } from "./written-contexts.ts";
-
 export interface SecurityContext {
   name: string;
   description: string;
@@ -54,7 +52,7 @@ export interface Capability {
 }
 
 /** The most calls a rate limit may count: it remembers the time of each. */
-export const maxRateLimitCalls = 10_000;
+const maxRateLimitCalls = 10_000;
 
 /** Text for which `problem` finds nothing; what it finds is the message. */
 const text = (problem: (text: string) => string | null) =>

@@ -7,7 +7,8 @@ import type { ReceivedCall } from "../../src/daemon/received.ts";
 import { replayGuard } from "../../src/daemon/replay.ts";
 import type { UserVerifier } from "../../src/envelope/user.ts";
 import type { Clock } from "../../src/platform/clock.ts";
-import { operatorContext, securityContextsSchema } from "../../src/policy/context.ts";
+import { securityContextsSchema } from "../../src/policy/context.ts";
+import { operatorContext } from "../../src/policy/written-contexts.ts";
 import {
   nothingCaptured,
   type StopReason,
