@@ -10,7 +10,7 @@ import { whole } from "../wire/whole.ts";
 import { maxArgsBytes, type Reading } from "./received.ts";
 
 /** Who asks, as policy sees it: a principal that names somebody never matches, only one that is everybody. */
-export const unverifiedCaller = "unverified";
+const unverifiedCaller = "unverified";
 
 /** Null when no answer could name the call. */
 export function readCompatInvoke(

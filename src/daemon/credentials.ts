@@ -18,7 +18,7 @@ export interface NodeCredentials {
 /** How long an old key stays in the archive unless the owner says otherwise. */
 export const defaultKeepOldMs = 24 * 60 * 60_000;
 /** A token this young is as good as a new one. */
-export const freshTokenMs = 60 * 60_000;
+const freshTokenMs = 60 * 60_000;
 /** After a renewal that failed, and between two that did not. */
 const renewEveryMs = 10 * 60_000;
 /** Between two new tokens that are asked for without being told to. */

@@ -12,7 +12,7 @@ const wire = aegis.cluster.v1;
 /** Raw Ed25519, the one algorithm there is. */
 const rawEd25519 = 1;
 /** Longest note of an operator, in bytes of UTF-8. */
-export const maxNoteBytes = 200;
+const maxNoteBytes = 200;
 /** In a challenge's `contexts`: every one of the host's. */
 export const everyContext = "*";
 

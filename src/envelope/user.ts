@@ -10,7 +10,7 @@ import { sha256, statement } from "./statement.ts";
 
 /** Longest life of a user token, and the tolerance around it, in seconds of controller time. */
 export const maxUserTokenSecs = 300;
-export const userTokenLeewaySecs = 60;
+const userTokenLeewaySecs = 60;
 
 /** What the caller's signature covers besides the token. */
 export interface UserCall {

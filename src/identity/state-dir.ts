@@ -54,7 +54,7 @@ const privateFiles = new Set<string>([
 ]);
 
 /** The mode of a file right below the state directory. */
-export const fileMode = (name: string): number =>
+const fileMode = (name: string): number =>
   privateFiles.has(name) || name.endsWith(".bak") ? PRIVATE_FILE : PUBLIC_FILE;
 
 /** Directories whose content is nobody else's business, file by file. */

@@ -83,7 +83,7 @@ export interface ProcessesOptions {
 }
 
 /** Between SIGTERM and SIGKILL for what is asked to stop. A launcher keeps to the same. */
-export const stopGraceMs = 5_000;
+const stopGraceMs = 5_000;
 /** The same for what outlives the program that started it. */
 const outlivedGraceMs = 300;
 /** How long the kernel may take to end what was killed. */

@@ -4,7 +4,7 @@ import { parseYAML } from "confbox/yaml";
 import { AegisError } from "../errors.ts";
 
 /** No settings of ours come near this, in bytes. */
-export const maxYamlBytes = 1024 * 1024;
+const maxYamlBytes = 1024 * 1024;
 
 /** Deeper than any settings of ours; anchors are refused past this count, because a few can stand for millions of values. */
 const maxDepth = 32;

@@ -32,7 +32,7 @@ export interface Step {
 }
 
 /** Bytes of each captured stream where a capability says nothing, and the most it may say: a result stays below 4 MiB. */
-export const defaultMaxOutputBytes = limits.outputBytes;
+const defaultMaxOutputBytes = limits.outputBytes;
 export const maxOutputBytesCap = 1900 * 1024;
 
 export const evaluate = (context: SecurityContext, call: CallToJudge, host: PathWorld): Verdict =>

@@ -1,7 +1,7 @@
 /** Shows text that somebody else wrote inside a message of ours. */
 
 /** Longest part that is shown, in characters. */
-export const maxQuotedChars = 120;
+const maxQuotedChars = 120;
 
 /** In quotes, cut with a count, and with nothing in it that a terminal would act on or that would reorder the line. */
 export function quote(text: string): string {

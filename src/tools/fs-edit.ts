@@ -10,7 +10,7 @@ import { replaceFile } from "./replace-file.ts";
 import type { Tool } from "./tool.ts";
 
 /** Longest file that is edited. */
-export const maxEditedBytes = 10 * 1024 * 1024;
+const maxEditedBytes = 10 * 1024 * 1024;
 
 const edit = {
   target_content: z.string().min(1).describe("Text that occurs exactly once in the file."),

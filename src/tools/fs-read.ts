@@ -15,7 +15,7 @@ import type { Tool } from "./tool.ts";
 export const maxChunkBytes = 768 * 1024;
 
 /** Most entries of a folder in one answer. */
-export const maxEntries = 5_000;
+const maxEntries = 5_000;
 
 export const pathField = (what: string) => z.string().min(1).describe(`${what} Absolute, without "..".`);
 export const position = (what: string) => z.int().min(0).optional().describe(what);

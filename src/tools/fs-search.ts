@@ -13,9 +13,9 @@ import type { Target } from "./path-guard.ts";
 import type { Tool, ToolContext } from "./tool.ts";
 
 /** Most matches in one answer. */
-export const maxMatches = 1_000;
+const maxMatches = 1_000;
 /** A search answers with what it has after so many seconds, unless it is asked for less. */
-export const maxSearchSecs = 20;
+const maxSearchSecs = 20;
 /** What of a longer file is searched, in bytes. */
 export const maxSearchedBytes = 10 * 1024 * 1024;
 /** Longest line, or part of one, in an answer. In characters. */

@@ -98,7 +98,7 @@ function stopped(reason: StopReason): ToolResult {
 }
 
 /** What the system said about a path. Anything that is no system error is a fault of ours and thrown on. */
-export function systemRefusal(error: unknown, path: string): Answer {
+function systemRefusal(error: unknown, path: string): Answer {
   const { code, message } = error as NodeJS.ErrnoException;
   if (code === undefined || !/^E[A-Z0-9]+$/.test(code)) throw error;
   const [errorKind, words] = problems[code] ?? ["internal", message];

@@ -12,7 +12,7 @@ type Search = (text: string, found: (line: string, number: number) => boolean) =
 
 const maxPatternChars = 1_000;
 /** What of a longer line is looked at, in characters. */
-export const maxLineChars = 8 * 1024;
+const maxLineChars = 8 * 1024;
 /** Steps of a compiled pattern; a line takes at most this times its length. */
 const maxProgramSize = 1_000;
 

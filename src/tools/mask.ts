@@ -11,7 +11,7 @@ export interface Mask {
 const shown = Buffer.from("[secret]");
 
 /** Shorter values would blank out ordinary text, and guessing them takes no output. In bytes. */
-export const minMaskedBytes = 4;
+const minMaskedBytes = 4;
 
 /** Each value is replaced as a whole and, if it has several lines, line by line. */
 export function maskSecrets(secrets: readonly Secret[]): Mask {

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { z } from "zod";
 
 /** Most tools of one server. */
-export const maxTools = 200;
+const maxTools = 200;
 /** Longest description, in characters, and longest schema of arguments, as JSON. */
 const maxDescriptionChars = 4_000;
 const maxSchemaChars = 32 * 1024;

@@ -66,7 +66,7 @@ export async function locate(path: string, { follow, by = usual }: LocateOptions
 const usual = process.platform === "linux" ? "descriptors" : "names";
 
 /** Why `path` cannot be judged, or null. */
-export function pathProblem(path: string): string | null {
+function pathProblem(path: string): string | null {
   if (path.includes("\0")) return "it holds a zero byte";
   if (!isAbsolute(path)) return "it is not absolute";
   if (path.split(/[/\\]/).includes("..")) return "it holds ..";

@@ -6,7 +6,7 @@ import { wholeEnd, wholeStart } from "./output-cap.ts";
 import type { Captured } from "./tool.ts";
 
 /** Bytes of the beginning that are kept, and of the end. The file of one pipe is never longer than both together. */
-export const spillBytes = { head: 512 * 1024, tail: 512 * 1024 } as const;
+const spillBytes = { head: 512 * 1024, tail: 512 * 1024 } as const;
 
 export interface Spill {
   /** Never rejects: what the disk does not take is lost, and counted. */
