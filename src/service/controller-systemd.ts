@@ -11,7 +11,7 @@ import {
   isOurControllerUnit,
 } from "./controller-unit.ts";
 import type { ServiceStatus } from "./spec.ts";
-import { readStatus, statusProperties } from "./systemd.ts";
+import { answers, readStatus, statusProperties } from "./systemd.ts";
 
 /** Above the unit's own time to start. */
 const patienceMs = 70_000;
@@ -21,11 +21,15 @@ const systemctl = (run: RunProgram, ...words: string[]) => run("systemctl", word
 
 /** Refuses where systemd does not answer. */
 async function requireSystemd(run: RunProgram): Promise<void> {
-  const { stdout, stderr } = await systemctl(run, "is-system-running");
-  if (/^(?:running|degraded|starting|initializing|maintenance)\s*$/.test(stdout)) return;
-  throw new AegisError("unprocessable", `systemd does not answer: ${(stderr || stdout).trim() || "no output"}`, {
-    hint: "let your own supervisor keep this running: aegis controller start",
-  });
+  const state = await systemctl(run, "is-system-running");
+  if (answers(state)) return;
+  throw new AegisError(
+    "unprocessable",
+    `systemd does not answer: ${(state.stderr || state.stdout).trim() || "no output"}`,
+    {
+      hint: "let your own supervisor keep this running: aegis controller start",
+    },
+  );
 }
 
 async function must(run: RunProgram, ...words: string[]): Promise<void> {

@@ -1,21 +1,14 @@
 /** launchd keeps the daemon running on macOS: its property list, the words launchctl is given, and what it says back. */
 import { join } from "node:path";
 import { AegisError } from "../errors.ts";
-import { type ManagerOptions, marker, type ServiceManager, type ServiceStatus } from "./spec.ts";
+import { type ManagerOptions, marker, type ServiceManager, type ServiceSpec, type ServiceStatus } from "./spec.ts";
 
 export const label = "io.aegis.edge";
 
 /** Seconds that launchd waits after SIGTERM: the daemon gives its calls 20. */
 const exitTimeoutSeconds = 30;
 
-export interface AgentSpec {
-  /** As it stays over updates: a stable symbolic link is kept. */
-  executable: string;
-  configPath: string;
-  stateDir: string;
-  /** Variables such as HTTPS_PROXY, which a service does not get from any shell. */
-  env: Readonly<Record<string, string>>;
-}
+type AgentSpec = Pick<ServiceSpec, "executable" | "configPath" | "stateDir" | "env">;
 
 export const plistPath = (home: string): string => join(home, "Library/LaunchAgents", `${label}.plist`);
 export const logPaths = (stateDir: string): { out: string; err: string } => ({

@@ -1,5 +1,5 @@
 /** Installs, removes and watches the service: files in one step, conflicts by the owner's word, and a start that is proved. */
-import { lstat, mkdir, readdir, readFile, rm, rmdir } from "node:fs/promises";
+import { lstat, mkdir, readdir, readFile, readlink, rm, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { AegisError } from "../errors.ts";
 import { makeDirectory, PUBLIC_FILE, writeFileAtomic } from "../platform/private-file.ts";
@@ -85,23 +85,19 @@ async function compare(wanted: readonly ServiceFile[], conflicts: InstallOptions
         hint: `rm ${file.path}, then try again`,
       });
     const text = found ? await readFile(file.path, "utf8") : null;
-    if (text === file.text) continue;
-    if (text !== null && !isOurs(text) && conflicts !== "force") {
-      if (conflicts === "keep") continue;
+    if (text === file.text || (text !== null && conflicts === "keep")) continue;
+    if (text !== null && !isOurs(text) && conflicts === "refuse")
       throw new AegisError(
         "bootstrap_conflict",
         `${file.path} is there already and was written by somebody else`,
         conflictHint,
       );
-    }
-    if (text !== null && conflicts === "keep") continue;
     changed.push(file);
   }
   return changed;
 }
 
 async function leadsToNull(path: string): Promise<string> {
-  const { readlink } = await import("node:fs/promises");
   return (await readlink(path)) === "/dev/null" ? ", which masks the service" : "";
 }
 

@@ -10,12 +10,7 @@ export const serviceName = "aegis-edge";
 const stopMs = 28_000;
 const rotateBytes = 10_485_760;
 
-export interface NssmSpec {
-  executable: string;
-  configPath: string;
-  stateDir: string;
-  env: Readonly<Record<string, string>>;
-}
+type NssmSpec = Pick<ServiceSpec, "executable" | "configPath" | "stateDir" | "env">;
 
 export interface Descriptor {
   name: string;

@@ -66,7 +66,7 @@ export interface ManagerOptions {
 
 export type Kept = "nothing" | "same" | "other" | "foreign";
 
-/** One for each system; each file has the same exports in this order. */
+/** One for each system. */
 export interface ServiceManager {
   name: "systemd" | "launchd" | "nssm";
   /** What lies on disk, the service's own file first; empty where the system keeps it elsewhere. */

@@ -60,6 +60,10 @@ export const systemd: ServiceManager = {
   }),
 };
 
+/** Whether `systemctl is-system-running` found a manager, whatever that said of itself. */
+export const answers = ({ stdout }: ProgramEnd): boolean =>
+  /^(?:running|degraded|starting|initializing|maintenance)\s*$/.test(stdout);
+
 /** From 254 on systemd shows a service no folder with such a letter: it loses it on the way to its own executor. */
 const unshowable = /["'\u0000-\u001f\u007f]/;
 
@@ -71,7 +75,7 @@ async function obstacle(spec: ServiceSpec, { run, env }: ManagerOptions): Promis
       hint: "use a path without quotes and control characters",
     });
   const state = await systemctl(run, spec, "is-system-running");
-  if (!/^(?:running|degraded|starting|initializing|maintenance)\s*$/.test(state.stdout)) {
+  if (!answers(state)) {
     const said = (state.stderr || state.stdout).trim();
     const hint =
       spec.runAs === null && !env.XDG_RUNTIME_DIR
