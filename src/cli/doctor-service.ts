@@ -5,15 +5,13 @@ import type { ServiceSpec, ServiceStatus } from "../service/spec.ts";
 import { systemHome } from "../service/system-user.ts";
 import type { Surroundings } from "./command.ts";
 import { examined, type Finding, failed, ok, skipped, warning } from "./doctor-findings.ts";
-import { installOptions, serviceSpec } from "./edge/service-spec.ts";
-
-const plain = { proxy: undefined, "allow-user-bus": false, "allow-jit": false, "allow-unsandboxed": false };
+import { installOptions, plainFlags, serviceSpec } from "./edge/service-spec.ts";
 
 export async function* examineService(stateDir: string, around: Surroundings): AsyncGenerator<Finding> {
   let spec: ServiceSpec;
   let options: InstallOptions;
   try {
-    spec = await serviceSpec({ ...plain, system: stateDir.startsWith(`${systemHome}/`) }, [], around);
+    spec = await serviceSpec({ ...plainFlags, system: stateDir.startsWith(`${systemHome}/`) }, [], around);
     options = installOptions(stateDir, "refuse", around);
   } catch (thrown) {
     yield skipped("service", AegisError.from(thrown).message);

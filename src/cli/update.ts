@@ -1,5 +1,4 @@
 /** `update`: this executable replaced by another release, verified with the key that is built into it. */
-import { realpath } from "node:fs/promises";
 import { AegisError } from "../errors.ts";
 import { systemClock } from "../platform/clock.ts";
 import { takeRequest, writeResult } from "../release/request.ts";
@@ -7,6 +6,7 @@ import { defaultBaseUrl, webSource } from "../release/source.ts";
 import { look, take, type UpdateOptions, undo } from "../release/update.ts";
 import { releaseKeyPem, target, version } from "../version.ts";
 import { command, type Surroundings } from "./command.ts";
+import { ownExecutable } from "./edge/service-spec.ts";
 import { outputFlag, printResult } from "./options.ts";
 import { type RunningService, runningService, updateFor } from "./update-service.ts";
 
@@ -58,9 +58,6 @@ place that serves the same files.`,
     return 0;
   },
 });
-
-/** The kernel says so of a file that was replaced since this process began. */
-const ownExecutable = (): Promise<string> => realpath(process.execPath.replace(/ \(deleted\)$/, ""));
 
 function optionsFor(
   executable: string,

@@ -1,7 +1,6 @@
 /** `controller service install|uninstall|status`: systemd keeps the controller running. */
 import { realpath, stat } from "node:fs/promises";
 import { loadControllerConfig } from "../../config/controller.ts";
-import { canNotify } from "../../daemon/service-notify.ts";
 import { AegisError } from "../../errors.ts";
 import { systemClock } from "../../platform/clock.ts";
 import type { RunProgram } from "../../platform/run-program.ts";
@@ -9,7 +8,8 @@ import { systemProgram } from "../../platform/system-program.ts";
 import { controllerStatus, installController, uninstallController } from "../../service/controller-systemd.ts";
 import { controllerUnitPath } from "../../service/controller-unit.ts";
 import { command } from "../command.ts";
-import { stableExecutable } from "../edge/service-spec.ts";
+import { statusRows } from "../edge/service-control.ts";
+import { notifyAccess, stableExecutable } from "../edge/service-spec.ts";
 import { controllerDir, outputFlag, printResult } from "../options.ts";
 import { facts } from "../terminal.ts";
 
@@ -47,7 +47,7 @@ that directory, in a sandbox that shows it nothing else. Waits until it serves. 
     const dataDir = await realpath(wanted);
     const user = await ownerOf(dataDir, run);
     const executable = await stableExecutable();
-    const notify = (await canNotify()) ? "main" : "all";
+    const notify = await notifyAccess();
     const { written, status } = await installController({ executable, dataDir, user, notify }, run);
     const shown = { unit: controllerUnitPath, written, state: status.state, pid: status.pid, user, data_dir: dataDir };
     await printResult(given, given.args.output, shown, () =>
@@ -83,15 +83,7 @@ const status = command({
   args: { output: outputFlag },
   async run(given) {
     const found = await controllerStatus(systemProgram(systemClock));
-    await printResult(given, given.args.output, found, () =>
-      facts([
-        ["state", found.state],
-        ["process", found.pid === null ? "" : String(found.pid)],
-        ["says", found.detail],
-        ["restarts", found.restarts === null ? "" : String(found.restarts)],
-        ["at start", found.enabled ? "yes" : "no"],
-      ]),
-    );
+    await printResult(given, given.args.output, found, () => facts(statusRows(found)));
     return found.state === "running" ? 0 : 1;
   },
 });

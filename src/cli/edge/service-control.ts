@@ -3,16 +3,15 @@ import { open, readFile } from "node:fs/promises";
 import { systemClock } from "../../platform/clock.ts";
 import { systemProcesses } from "../../platform/process.ts";
 import { type Uninstalled, uninstall as uninstallService } from "../../service/manager.ts";
+import type { ServiceStatus } from "../../service/spec.ts";
 import { command, type Surroundings } from "../command.ts";
 import { outputFlag, printResult, wholeNumber } from "../options.ts";
 import { facts } from "../terminal.ts";
-import { installOptions, serviceSpec, systemFlag } from "./service-spec.ts";
-
-const plain = { proxy: undefined, "allow-user-bus": false, "allow-jit": false, "allow-unsandboxed": false };
+import { installOptions, plainFlags, serviceSpec, systemFlag } from "./service-spec.ts";
 
 /** Also what `edge logout --service` does. */
 export async function removeOwnService(around: Surroundings, system = false): Promise<Uninstalled> {
-  const spec = await serviceSpec({ ...plain, system }, [], around);
+  const spec = await serviceSpec({ ...plainFlags, system }, [], around);
   return await uninstallService(spec, installOptions(spec.stateDir, "refuse", around));
 }
 
@@ -36,29 +35,30 @@ const status = command({
     "Ends with 0 when the service runs, with 1 when it does not. Whether it is connected says: aegis edge status.",
   args: { system: systemFlag, output: outputFlag },
   async run(given) {
-    const spec = await serviceSpec({ ...plain, system: given.args.system }, [], given);
+    const spec = await serviceSpec({ ...plainFlags, system: given.args.system }, [], given);
     const options = installOptions(spec.stateDir, "refuse", given);
     const found = await options.manager.status(spec, options);
     await printResult(given, given.args.output, { manager: options.manager.name, ...found }, () =>
-      facts([
-        ["service", options.manager.name],
-        ["state", found.state],
-        ["process", found.pid === null ? "" : String(found.pid)],
-        ["says", found.detail],
-        ["restarts", found.restarts === null ? "" : String(found.restarts)],
-        ["at start", found.enabled ? "yes" : "no"],
-      ]),
+      facts([["service", options.manager.name], ...statusRows(found)]),
     );
     return found.state === "running" ? 0 : 1;
   },
 });
+
+export const statusRows = ({ state, pid, detail, restarts, enabled }: ServiceStatus): [string, string][] => [
+  ["state", state],
+  ["process", pid === null ? "" : String(pid)],
+  ["says", detail],
+  ["restarts", restarts === null ? "" : String(restarts)],
+  ["at start", enabled ? "yes" : "no"],
+];
 
 const restart = command({
   example: "aegis edge service restart",
   details: "Calls that run get 20 s to finish; the daemon connects again with the same key.",
   args: { system: systemFlag },
   async run(given) {
-    const spec = await serviceSpec({ ...plain, system: given.args.system }, [], given);
+    const spec = await serviceSpec({ ...plainFlags, system: given.args.system }, [], given);
     const options = installOptions(spec.stateDir, "refuse", given);
     await options.manager.restart(spec, options);
     const problem = await options.connected(15_000);
@@ -77,7 +77,7 @@ const logs = command({
   },
   async run(given) {
     const { args, terminal, stop, env } = given;
-    const spec = await serviceSpec({ ...plain, system: args.system }, [], given);
+    const spec = await serviceSpec({ ...plainFlags, system: args.system }, [], given);
     const { manager } = installOptions(spec.stateDir, "refuse", given);
     const lines = wholeNumber("--lines", args.lines, 1, 100_000);
     const where = manager.logs(spec, { lines, follow: args.follow });

@@ -9,7 +9,7 @@ import type { ServiceSpec } from "../../service/spec.ts";
 import { command, type Given, type Surroundings } from "../command.ts";
 import { outputFlag, printResult } from "../options.ts";
 import { facts } from "../terminal.ts";
-import { installFlags, installOptions, serviceSpec } from "./service-spec.ts";
+import { installFlags, installOptions, plainFlags, serviceSpec } from "./service-spec.ts";
 
 const args = { ...installFlags, output: outputFlag };
 
@@ -61,13 +61,7 @@ export async function installAfterEnrollment(
   { system, allow, unsandboxed, force }: Wanted,
   around: Surroundings,
 ): Promise<number> {
-  const flags = {
-    system,
-    proxy: undefined,
-    "allow-user-bus": false,
-    "allow-jit": false,
-    "allow-unsandboxed": unsandboxed,
-  };
+  const flags = { ...plainFlags, system, "allow-unsandboxed": unsandboxed };
   try {
     const spec = await serviceSpec(flags, allow, around);
     const options = installOptions(spec.stateDir, force ? "force" : "refuse", around);

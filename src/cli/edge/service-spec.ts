@@ -42,6 +42,14 @@ interface SpecFlags {
   "allow-unsandboxed": boolean;
 }
 
+/** Of a service of which nothing special is asked. */
+export const plainFlags = {
+  proxy: undefined,
+  "allow-user-bus": false,
+  "allow-jit": false,
+  "allow-unsandboxed": false,
+} as const;
+
 /** Where the service's state is: the system's own place, or the user's. */
 export const serviceStateDir = (system: boolean, around: Surroundings): string =>
   system ? join(systemHome, ".aegis/edge") : edgeDir(undefined, around);
@@ -89,10 +97,12 @@ function refuseHidden(executable: string): void {
   });
 }
 
+/** The kernel says `(deleted)` of a file that an update has replaced since this process began. */
+export const ownExecutable = (): Promise<string> => realpath(process.execPath.replace(/ \(deleted\)$/, ""));
+
 /** A symbolic link on PATH that leads here stays what it is over updates, as Homebrew's does. */
 export async function stableExecutable(): Promise<string> {
-  // The kernel says so of a file that an update has replaced since this process began.
-  const real = await realpath(process.execPath.replace(/ \(deleted\)$/, ""));
+  const real = await ownExecutable();
   const found = Bun.which("aegis");
   return found && (await realpath(found).catch(() => null)) === real ? found : real;
 }
@@ -108,7 +118,7 @@ async function allowedFolder(text: string, home: string): Promise<AllowedFolder>
 }
 
 /** Without the native part the daemon's word goes through a child, which systemd must then believe. */
-async function notifyAccess(): Promise<"main" | "all"> {
+export async function notifyAccess(): Promise<"main" | "all"> {
   const { canNotify } = await import("../../daemon/service-notify.ts");
   return (await canNotify()) ? "main" : "all";
 }
