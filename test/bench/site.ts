@@ -3,8 +3,8 @@ import { readFileSync } from "node:fs";
 import { type Host, type Installation, installation } from "../support/installation.ts";
 
 export interface BenchSite extends Installation {
-  /** One call on `target`; resolves with how many bytes of events came, after the last. */
-  call(target: unknown, args: Record<string, unknown>, context?: string): Promise<{ bytes: number; ok: boolean }>;
+  /** One call on `target`, in the context `operator`; resolves after the last of its events, and only when it succeeded. */
+  call(target: { Node: string }, args: Record<string, unknown>): Promise<void>;
   /** A host that runs anything, in the context `operator`. `wx`: as under MemoryDenyWriteExecute. */
   openHost(name: string, options?: { wx?: boolean }): Promise<Host>;
 }
@@ -20,21 +20,18 @@ export async function benchSite(): Promise<BenchSite> {
   const site = await installation();
   return {
     ...site,
-    async call(target, args, context = "operator") {
+    async call(target, args) {
       const response = await fetch(`${site.httpUrl}/v1/edge/fleet/invoke`, {
         method: "POST",
         headers: { authorization: `Bearer ${site.desk.env.AEGIS_USER_TOKEN}`, "content-type": "application/json" },
-        body: JSON.stringify({ target, tool: "cmd.run", args, context, policy: { deadline_secs: 600 } }),
+        body: JSON.stringify({ target, tool: "cmd.run", args, context: "operator", policy: { deadline_secs: 600 } }),
       });
       if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
-      let bytes = 0;
       let tail = "";
       const decoder = new TextDecoder();
-      for await (const chunk of response.body ?? []) {
-        bytes += chunk.length;
+      for await (const chunk of response.body ?? [])
         tail = (tail + decoder.decode(chunk, { stream: true })).slice(-400);
-      }
-      return { bytes, ok: tail.includes('"outcome":"complete"') };
+      if (!tail.includes('"outcome":"complete"')) throw new Error(`the call did not succeed: ${tail}`);
     },
     async openHost(name, { wx = false } = {}) {
       return await site.addHost(name, { enroll: ["--full-access"], ...(wx ? { before: underWx } : {}) });

@@ -5,11 +5,10 @@ import { join } from "node:path";
 import { freePort } from "../../src/platform/free-port.ts";
 
 export interface Sshd {
-  port: number;
   /** Words before a remote command over a connection that is open already. */
-  master(address?: string): string[];
+  master(): string[];
   /** The same over a connection of its own. */
-  fresh(address?: string): string[];
+  fresh(): string[];
   stop(): Promise<void>;
 }
 
@@ -21,7 +20,7 @@ function must(...command: string[]): void {
 }
 
 /** Needs root: sshd changes to the user that signs in. */
-export async function sshd(listen: readonly string[] = ["127.0.0.1"]): Promise<Sshd> {
+export async function sshd(): Promise<Sshd> {
   if (Bun.spawnSync(["id", user], { stderr: "ignore", stdout: "ignore" }).exitCode !== 0)
     must("useradd", "--create-home", "--skel", "/var/empty", "--shell", "/bin/sh", user);
   Bun.spawnSync(["usermod", "-p", "*", user]);
@@ -34,7 +33,7 @@ export async function sshd(listen: readonly string[] = ["127.0.0.1"]): Promise<S
   writeFileSync(join(folder, "authorized"), await Bun.file(join(folder, "client.pub")).text(), { mode: 0o644 });
   const config = [
     `Port ${port}`,
-    ...listen.map((address) => `ListenAddress ${address}`),
+    "ListenAddress 127.0.0.1",
     `HostKey ${join(folder, "host")}`,
     `AuthorizedKeysFile ${join(folder, "authorized")}`,
     "UsePAM no",
@@ -51,7 +50,7 @@ export async function sshd(listen: readonly string[] = ["127.0.0.1"]): Promise<S
     stdout: "ignore",
     stderr: "pipe",
   });
-  const common = (address: string) => [
+  const common = [
     "-F",
     "none",
     "-p",
@@ -64,46 +63,24 @@ export async function sshd(listen: readonly string[] = ["127.0.0.1"]): Promise<S
     "UserKnownHostsFile=/dev/null",
     "-o",
     "LogLevel=ERROR",
-    `${user}@${address}`,
+    `${user}@127.0.0.1`,
   ];
-  const socket = (address: string) => join(folder, `master-${address}`);
+  const socket = join(folder, "master");
   const self: Sshd = {
-    port,
-    master: (address = "127.0.0.1") => [
-      "ssh",
-      "-S",
-      socket(address),
-      "-o",
-      "ControlMaster=no",
-      ...common(address),
-      "--",
-    ],
-    fresh: (address = "127.0.0.1") => ["ssh", ...common(address), "--"],
+    master: () => ["ssh", "-S", socket, "-o", "ControlMaster=no", ...common, "--"],
+    fresh: () => ["ssh", ...common, "--"],
     async stop() {
-      for (const address of listen)
-        Bun.spawnSync(["ssh", "-S", socket(address), "-O", "exit", ...common(address)], { stderr: "ignore" });
+      Bun.spawnSync(["ssh", "-S", socket, "-O", "exit", ...common], { stderr: "ignore" });
       server.kill();
       await server.exited;
       rmSync(folder, { recursive: true, force: true });
     },
   };
   for (let attempt = 0; ; attempt++) {
-    if (Bun.spawnSync([...self.fresh(listen[0]), "true"], { stderr: "ignore" }).exitCode === 0) break;
+    if (Bun.spawnSync([...self.fresh(), "true"], { stderr: "ignore" }).exitCode === 0) break;
     if (attempt > 50) throw new Error(`sshd does not answer: ${await new Response(server.stderr).text()}`);
     await Bun.sleep(50);
   }
-  for (const address of listen)
-    must(
-      "ssh",
-      "-S",
-      socket(address),
-      "-o",
-      "ControlMaster=yes",
-      "-o",
-      "ControlPersist=yes",
-      "-f",
-      "-N",
-      ...common(address),
-    );
+  must("ssh", "-S", socket, "-o", "ControlMaster=yes", "-o", "ControlPersist=yes", "-f", "-N", ...common);
   return self;
 }
