@@ -11,7 +11,7 @@ const bytes = z
   .transform((text): Uint8Array => Buffer.from(text, "base64url"));
 const whole = z.number().int().nonnegative();
 
-export const auditFormat = 1;
+const auditFormat = 1;
 
 export const auditLineSchemas = {
   head: z.strictObject({
@@ -38,18 +38,7 @@ export const auditLineSchemas = {
 
 const text = (value: Uint8Array): string => Buffer.from(value).toString("base64url");
 
-export function rowLine({
-  row,
-  at,
-  kind,
-  tenantId,
-  principal,
-  nodeId,
-  detail,
-  receipt,
-  previous,
-  hash,
-}: AuditRow): string {
+function rowLine({ row, at, kind, tenantId, principal, nodeId, detail, receipt, previous, hash }: AuditRow): string {
   return JSON.stringify({
     ...{ row, at, kind, tenant_id: tenantId, principal, node_id: nodeId, detail, receipt },
     ...{ previous: text(previous), hash: text(hash) },

@@ -58,7 +58,7 @@ export function recordAudit(tx: Queries, entry: AuditEntry): Promise<void> {
   return tx.appendAudit({ at, kind, tenantId, principal, nodeId, ...texts }, (row) => auditHash(linkOf(row)));
 }
 
-export const linkOf = (row: Omit<AuditRow, "hash">): AuditLink => ({
+const linkOf = (row: Omit<AuditRow, "hash">): AuditLink => ({
   previous: row.previous,
   row: row.row,
   timeMs: row.at,

@@ -66,7 +66,7 @@ export interface FleetOptions {
 }
 
 /** Ended runs stay at hand for readers that come back, this long and this many characters of events in all. */
-export const keptRuns = { forMs: 10 * 60_000, count: 1_000, chars: 64 * 1024 * 1024 };
+const keptRuns = { forMs: 10 * 60_000, count: 1_000, chars: 64 * 1024 * 1024 };
 
 export function createFleet(options: FleetOptions): FleetRuns {
   const { store, nodes, targets, dispatcher, clock, time, log } = options;

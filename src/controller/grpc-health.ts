@@ -18,7 +18,7 @@ const { ServingStatus } = grpc.health.v1.HealthCheckResponse;
 const known = new Set(["", "aegis.cluster.v1.NodeClusterService"]);
 
 /** Streams that watch at a time; nobody has to say who they are, so there must be an end to them. */
-export const maxHealthWatchers = 256;
+const maxHealthWatchers = 256;
 
 export interface Health {
   /** Everyone who asks or watches is told NOT_SERVING from now on. */

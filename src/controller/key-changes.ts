@@ -16,7 +16,7 @@ import type { Sessions } from "./sessions.ts";
 const { GoodbyeReason } = aegis.cluster.v1;
 
 /** How often the database is looked at. */
-export const keyWatchMs = 500;
+const keyWatchMs = 500;
 /** A host that has not confirmed a keyset after this long says Hello again, which brings it. */
 export const confirmWithinMs = 60_000;
 

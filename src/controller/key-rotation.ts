@@ -23,7 +23,7 @@ import {
 } from "./keyset-content.ts";
 
 /** A key that signs no more is vouched for this long: hosts that were away longer follow by the root. */
-export const retiringMs = 365 * 24 * 60 * 60 * 1000;
+const retiringMs = 365 * 24 * 60 * 60 * 1000;
 
 export interface KeyChangeOptions {
   dataDir: string;

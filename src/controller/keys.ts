@@ -27,7 +27,7 @@ export interface ControllerKeyring extends ControllerKeys {
 
 const callerKeyLifeMs = 24 * 60 * 60 * 1000;
 
-export const keysDir = (dataDir: string): string => join(dataDir, "keys");
+const keysDir = (dataDir: string): string => join(dataDir, "keys");
 const keyPath = (dataDir: string, name: string) => join(keysDir(dataDir), `${name}.key`);
 /** The first of each use, and those that came later, named after their id. */
 const privateKeyName = /^(?:root|command|token)(?:-[0-9a-f]{16})?\.key$/;

@@ -3,7 +3,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { type Claims, signJwt } from "../envelope/jwt.ts";
 import type { PublicKey, SigningKey } from "../envelope/public-key.ts";
 
-export const nodeTokenLifeMs = 30 * 24 * 60 * 60 * 1000;
+const nodeTokenLifeMs = 30 * 24 * 60 * 60 * 1000;
 
 /** A host whose token has expired proves itself by its key for this long; then it enrolls again. */
 export const reconnectGraceMs = 365 * 24 * 60 * 60 * 1000;

@@ -9,7 +9,7 @@ import type { Sessions } from "./sessions.ts";
 const { GoodbyeReason } = aegis.cluster.v1;
 
 /** A command line that changes the database beside this process is noticed this soon. */
-export const watchEveryMs = 500;
+const watchEveryMs = 500;
 
 export interface Revocations {
   /** Ends the session of every connected host whose row is revoked. */

@@ -26,7 +26,7 @@ import type { Sessions } from "./sessions.ts";
 
 const { GoodbyeReason, SignedKeySet } = aegis.cluster.v1;
 
-export const rotationLimits = { perHour: 10 };
+const rotationLimits = { perHour: 10 };
 const hourMs = 60 * 60 * 1000;
 
 /**
@@ -172,7 +172,7 @@ export interface PreviousKey {
 }
 
 /** The key before the current one, while the two overlap. */
-export async function previousKey(queries: Queries, nodeId: string, now: number): Promise<PreviousKey | null> {
+async function previousKey(queries: Queries, nodeId: string, now: number): Promise<PreviousKey | null> {
   for (const { oldKey, newKey, overlapUntil } of await queries.rotations(nodeId, now - overlapMs)) {
     if (overlapUntil <= now || Buffer.from(oldKey).equals(newKey)) continue;
     const key = importPublicKey(oldKey);

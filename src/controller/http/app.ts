@@ -147,7 +147,7 @@ function isLocal(c: HttpContext): boolean {
   return address !== undefined && isLoopback(address) && !forwarded;
 }
 
-export function errorResponse(error: AegisError): Response {
+function errorResponse(error: AegisError): Response {
   const { code, message, hint } = error;
   const status = errorTable[code].http;
   const retryAfterSecs = error instanceof TryLater ? error.retryAfterSecs : 5;

@@ -8,7 +8,7 @@ import type { Principal } from "../dispatch-types.ts";
 import type { OidcIssuer } from "./oidc.ts";
 
 /** By this a scanner of leaked secrets knows one of ours. */
-export const apiTokenPrefix = "aegis_";
+const apiTokenPrefix = "aegis_";
 
 /** 256 random bits behind the prefix, in base64url. */
 export const newApiToken = (): string => `${apiTokenPrefix}${randomBytes(32).toString("base64url")}`;

@@ -4,7 +4,7 @@ import type { Clock } from "../../platform/clock.ts";
 import type { Run } from "../fleet-run.ts";
 
 /** Longest silence; proxies take longer ones for a dead connection. */
-export const keepAliveMs = 15_000;
+const keepAliveMs = 15_000;
 
 export interface EventStreamOptions {
   clock: Clock;

@@ -8,7 +8,7 @@ import type { McpServices } from "../mcp-server.ts";
 import type { Authenticated } from "./auth.ts";
 import { readText } from "./request.ts";
 
-export const mcpLimits = { sessions: 1_000, idleMs: 60 * 60_000, lookEveryMs: 2_000 };
+const mcpLimits = { sessions: 1_000, idleMs: 60 * 60_000, lookEveryMs: 2_000 };
 
 interface Session {
   transport: WebStandardStreamableHTTPServerTransport;
