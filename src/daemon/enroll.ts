@@ -7,6 +7,7 @@ import { AegisError } from "../errors.ts";
 import { commitFiles, type FileChange } from "../identity/commit-files.ts";
 import { renderControllerKeys } from "../identity/controller-keys.ts";
 import { loadNodeToken, tokenFacts } from "../identity/keyring.ts";
+import { archivedKey } from "../identity/rotation-files.ts";
 import { makeStateDir } from "../identity/state-dir.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
@@ -124,11 +125,10 @@ async function changes({ pins, seal, work }: EnrollmentPlan, made: Made): Promis
   const { paths, configPath, keyPath, tokenPath, keyBytes } = facts;
   const { seed, publicKey, admitted, caPem, clock } = made;
   const bytes = (text: string) => Buffer.from(text, "utf8");
-  const stamp = new Date(clock.now()).toISOString().replace(/[-:]|\.\d+/g, "");
   const config = settings({ pins, caPem });
   const list: FileChange[] = [];
   if (!keepsKey) {
-    if (keyBytes) list.push({ path: join(paths.archive, `${stamp}.key`), content: keyBytes, mode: PRIVATE_FILE });
+    if (keyBytes) list.push(...(await archivedKey(paths.archive, keyBytes, clock.now(), null)));
     list.push({ path: keyPath, content: seed, mode: PRIVATE_FILE });
   }
   list.push({ path: `${keyPath}.pub`, content: publicKey, mode: PUBLIC_FILE });

@@ -38,17 +38,8 @@ const seedBytes = 32;
 
 export function rotationFiles({ stateDir, keyPath, tokenPath }: KeyFiles): RotationFiles {
   const paths = statePaths(stateDir);
-
-  /** Never over another: two changes within a second have two names. */
-  async function archived(seed: Uint8Array, nowMs: number, untilMs: number | null): Promise<FileChange[]> {
-    for (let at = nowMs; ; at += 1_000) {
-      const stamp = join(paths.archive, stampOf(at));
-      if (await stat(`${stamp}.key`).catch(() => null)) continue;
-      const until =
-        untilMs === null ? [] : [{ path: `${stamp}.until`, content: bytes(iso(untilMs)), mode: PRIVATE_FILE }];
-      return [{ path: `${stamp}.key`, content: seed, mode: PRIVATE_FILE }, ...until];
-    }
-  }
+  const archived = (seed: Uint8Array, nowMs: number, untilMs: number | null) =>
+    archivedKey(paths.archive, seed, nowMs, untilMs);
 
   return {
     async next() {
@@ -97,6 +88,22 @@ export function rotationFiles({ stateDir, keyPath, tokenPath }: KeyFiles): Rotat
       return removed;
     },
   };
+}
+
+/** A key put away until `untilMs`; null = for good. Never over another: two changes within a second have two names. */
+export async function archivedKey(
+  archive: string,
+  seed: Uint8Array,
+  nowMs: number,
+  untilMs: number | null,
+): Promise<FileChange[]> {
+  for (let at = nowMs; ; at += 1_000) {
+    const stamp = join(archive, stampOf(at));
+    if (await stat(`${stamp}.key`).catch(() => null)) continue;
+    const until =
+      untilMs === null ? [] : [{ path: `${stamp}.until`, content: bytes(iso(untilMs)), mode: PRIVATE_FILE }];
+    return [{ path: `${stamp}.key`, content: seed, mode: PRIVATE_FILE }, ...until];
+  }
 }
 
 const bytes = (text: string): Uint8Array => Buffer.from(text, "utf8");
