@@ -46,7 +46,7 @@ export interface HelloInput {
   /** A serialised EdgeCapabilities. */
   capabilities: Uint8Array;
   softwareVersion: string;
-  /** The host's clock, for display at the controller only. */
+  /** The host's clock. Nothing goes by it. */
   wallMs: number;
 }
 
@@ -130,7 +130,6 @@ export interface HeardHello {
   keysetVersion: number;
   capabilities: Uint8Array;
   softwareVersion: string;
-  wallMs: number;
 }
 
 export type Heard =
@@ -153,8 +152,7 @@ export function hearHello(input: {
   try {
     const body = SealHello.decode(sealHello);
     const keysetVersion = whole(body.keysetVersion);
-    const wallMs = whole(body.wallMs);
-    if (keysetVersion === null || wallMs === null) return { kind: "refused", reason: "hello_malformed" };
+    if (keysetVersion === null || whole(body.wallMs) === null) return { kind: "refused", reason: "hello_malformed" };
     if (body.daemonNonce.length !== 32 || body.x25519.length !== 32 || body.controllerId.length !== 16) {
       return { kind: "refused", reason: "hello_malformed" };
     }
@@ -174,7 +172,6 @@ export function hearHello(input: {
         keysetVersion,
         capabilities,
         softwareVersion,
-        wallMs,
       },
     };
   } catch {

@@ -8,8 +8,6 @@ import { makeDirectory, PRIVATE_DIR, PRIVATE_FILE, PUBLIC_FILE } from "../platfo
 export interface StatePaths {
   dir: string;
   config: string;
-  /** The settings before they were last merged or overwritten. */
-  configBackup: string;
   key: string;
   publicKey: string;
   /** There only while a rotation is unfinished. */
@@ -31,7 +29,6 @@ export function statePaths(dir: string): StatePaths {
   return {
     dir,
     config: at(edgeFileNames.config),
-    configBackup: at(`${edgeFileNames.config}.bak`),
     key: at(edgeFileNames.key),
     publicKey: at(edgeFileNames.publicKey),
     nextKey: at(edgeFileNames.nextKey),
