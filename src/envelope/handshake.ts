@@ -130,6 +130,7 @@ export interface HeardHello {
   keysetVersion: number;
   capabilities: Uint8Array;
   softwareVersion: string;
+  wallMs: number;
 }
 
 export type Heard =
@@ -152,7 +153,8 @@ export function hearHello(input: {
   try {
     const body = SealHello.decode(sealHello);
     const keysetVersion = whole(body.keysetVersion);
-    if (keysetVersion === null || whole(body.wallMs) === null) return { kind: "refused", reason: "hello_malformed" };
+    const wallMs = whole(body.wallMs);
+    if (keysetVersion === null || wallMs === null) return { kind: "refused", reason: "hello_malformed" };
     if (body.daemonNonce.length !== 32 || body.x25519.length !== 32 || body.controllerId.length !== 16) {
       return { kind: "refused", reason: "hello_malformed" };
     }
@@ -172,6 +174,7 @@ export function hearHello(input: {
         keysetVersion,
         capabilities,
         softwareVersion,
+        wallMs,
       },
     };
   } catch {
