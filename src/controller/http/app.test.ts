@@ -280,8 +280,10 @@ describe("hosts", () => {
     const { token } = await api.token({ tenantId: "other" });
     const page = await json<Page<Host>>(await api.request("GET", "/v1/edge/hosts?limit=1", { token }));
     for (const cursor of [page.next_cursor, "nonsense", Buffer.from('["runs","acme",1,"x"]').toString("base64url")]) {
-      const [status, , message] = await errorOf(await api.request("GET", `/v1/edge/hosts?cursor=${cursor}`));
-      expect([status, message]).toEqual([400, "the cursor is none of this list"]);
+      for (const list of ["/v1/edge/hosts", "/v1/tenants"]) {
+        const [status, , message] = await errorOf(await api.request("GET", `${list}?cursor=${cursor}`));
+        expect([status, message]).toEqual([400, "the cursor is none of this list"]);
+      }
     }
   });
 

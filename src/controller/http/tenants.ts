@@ -3,6 +3,7 @@ import { AegisError } from "../../errors.ts";
 import type { Store } from "../../store/store.ts";
 import { isoTime } from "../host-view.ts";
 import type { TenantAdmin } from "../tenants.ts";
+import { readCursor } from "./cursor.ts";
 import { type Routes, route } from "./route.ts";
 
 export interface TenantRoutes {
@@ -11,7 +12,8 @@ export interface TenantRoutes {
 }
 
 export function tenantRoutes(app: Routes, { store, tenants }: TenantRoutes): void {
-  route(app, "listTenants", async ({ tenantId }) => {
+  route(app, "listTenants", async ({ tenantId, query }) => {
+    readCursor("tenants", tenantId, query.cursor);
     const row = await store.tenant(tenantId);
     return { items: row ? [{ tenant_id: row.tenantId, created_at: isoTime(row.createdAt) }] : [], next_cursor: null };
   });
