@@ -164,11 +164,11 @@ describe("53 an answer that the controller did not give", () => {
   });
 
   for (const [what, message, claims] of [
-    ["another host", /the token is for host [0-9a-f-]+$/, { sub: crypto.randomUUID() }],
-    ["another tenant", /the token is for tenant other$/, { tid: "other" }],
+    ["another host", /its node token is for host [0-9a-f-]+, not for [0-9a-f-]+$/, { sub: crypto.randomUUID() }],
+    ["another tenant", /its node token is for tenant other, not for \S+$/, { tid: "other" }],
     [
       "another key",
-      /the token is for another key$/,
+      /its node token is for another key$/,
       { cnf: { jwk: { kty: "OKP", crv: "Ed25519", x: rawText(newKey()) } } },
     ],
   ] as const)

@@ -93,7 +93,7 @@ test("what the controller granted is what comes out, and every proof it asked fo
 test("a token that is not this node's, tenant's and key's is refused, although it was granted", async () => {
   const strict = strictKeys();
   const cases: Array<[Partial<Claims<"node">>, string]> = [
-    [{ sub: randomUUID() }, "the node token it gave is for "],
+    [{ sub: randomUUID() }, "its node token is for host "],
     [{ tid: "other" }, "is for tenant other, not for acme"],
     [{ cnf: { jwk: { kty: "OKP", crv: "Ed25519", x: rawText(newKey()) } } }, "is for another key"],
     [{ iss: randomUUID() }, "does not verify (wrong_issuer)"],
@@ -134,5 +134,7 @@ test("an issuer that names no root is asked nothing strict and believed only as 
   expect(await fits.done).toMatchObject({ keyset: null, nodeToken });
   expect(fits.heard.attest).toMatchObject({ sealVersions: [] });
   expect(fits.heard.challenge?.enrollProof).toBeUndefined();
-  expect(await message(plain(randomUUID()).done)).toContain("the node token it gave is for");
+  expect(await message(plain(randomUUID()).done)).toContain("its node token is for host");
+  const otherKey = setup(strict, { nodeToken }, { claims, nodeId: input.nodeId, key: newKey() });
+  expect(await message(otherKey.done)).toContain("its node token is for another key");
 });

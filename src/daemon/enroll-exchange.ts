@@ -4,14 +4,14 @@
  */
 import { nonceBytes, signEnrollProof, signRekeyProof, verifyEnrollGrant } from "../envelope/enrollment.ts";
 import { sealVersions } from "../envelope/handshake.ts";
-import { type Claims, verifyJwt } from "../envelope/jwt.ts";
+import type { Claims } from "../envelope/jwt.ts";
 import { advance, type TrustedKeyset, trustFirst } from "../envelope/keyset.ts";
 import type { SigningKey } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
-import { tokenFacts } from "../identity/keyring.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { EnrollError, type EnrollStep } from "./enroll-error.ts";
 import type { ControllerLink } from "./link.ts";
+import { judgeNodeToken } from "./node-token.ts";
 
 const { NodeRole, SealMode, SignedKeySet } = aegis.cluster.v1;
 
@@ -63,7 +63,8 @@ export async function exchange(link: ControllerLink, input: ExchangeInput): Prom
       ...(rootKeyId ? proofs(input, nonce, rootKeyId) : {}),
     }),
   );
-  if (!rootKeyId) return unproven(answer.nodeSecurityToken, input);
+  const nodeToken = answer.nodeSecurityToken;
+  if (!rootKeyId) return { nodeToken, keyset: null, tokenExpiresAtMs: expiryOf(nodeToken, input, null) };
 
   const expected = claims.seal === "compat" ? SealMode.SEAL_MODE_COMPAT : SealMode.SEAL_MODE_STRICT;
   if (answer.sealMode !== expected)
@@ -74,11 +75,10 @@ export async function exchange(link: ControllerLink, input: ExchangeInput): Prom
   const trusted = input.known ? advance(input.known, chain) : trustFirst(rootKeyId, chain);
   if (trusted.kind === "refused") throw untrue(`its keys do not lead to the root in the token (${trusted.reason})`);
   const { keyset } = trusted;
-  const nodeToken = answer.nodeSecurityToken;
   const grant = { nodeId, nodePublicKey: key.raw, nonce, nodeToken: Buffer.from(nodeToken), keyset: keyset.bytes };
   if (!verifyEnrollGrant(keyset.commandKey, grant, answer.enrollGrant))
     throw untrue("its grant is not signed by the controller's command key");
-  return { nodeToken, keyset, tokenExpiresAtMs: judgeNodeToken(nodeToken, input, keyset) };
+  return { nodeToken, keyset, tokenExpiresAtMs: expiryOf(nodeToken, input, keyset) };
 }
 
 function proofs({ nodeId, key, oldKey, token }: ExchangeInput, nonce: Uint8Array, rootKeyId: Uint8Array) {
@@ -89,26 +89,11 @@ function proofs({ nodeId, key, oldKey, token }: ExchangeInput, nonce: Uint8Array
   return { enrollProof, rekeyProof: signRekeyProof(oldKey, rekey), oldPublicKey: oldKey.raw };
 }
 
-/** The other implementation's answer: it proves nothing, so it is only compared with what was asked for. */
-function unproven(nodeToken: string, { nodeId, claims }: ExchangeInput): Admitted {
-  const facts = tokenFacts(nodeToken);
-  if (!facts) throw untrue("the node token it gave cannot be read");
-  if (facts.nodeId !== nodeId) throw untrue(`the node token it gave is for ${facts.nodeId}, not for ${nodeId}`);
-  if (facts.tenantId !== null && facts.tenantId !== claims.tid)
-    throw untrue(`the node token it gave is for tenant ${facts.tenantId}, not for ${claims.tid}`);
-  return { nodeToken, tokenExpiresAtMs: facts.expMs, keyset: null };
-}
-
-/** That it is this node's, this tenant's and this key's. */
-function judgeNodeToken(token: string, { nodeId, key, claims }: ExchangeInput, keyset: TrustedKeyset): number {
-  const outcome = verifyJwt("node", token, { keys: keyset.tokenKeys, issuer: keyset.controllerId });
-  if (outcome.kind === "refused") throw untrue(`the node token it gave does not verify (${outcome.reason})`);
-  const { sub, tid, cnf, exp } = outcome.claims;
-  if (sub !== nodeId) throw untrue(`the node token it gave is for ${sub}, not for ${nodeId}`);
-  if (tid !== claims.tid) throw untrue(`the node token it gave is for tenant ${tid}, not for ${claims.tid}`);
-  if (cnf.jwk.x !== Buffer.from(key.raw).toString("base64url"))
-    throw untrue("the node token it gave is for another key");
-  return exp * 1000;
+/** When its token ends, if it is this node's, this tenant's and this key's. */
+function expiryOf(token: string, { nodeId, key, claims }: ExchangeInput, keyset: TrustedKeyset | null): number | null {
+  const verdict = judgeNodeToken(token, { nodeId, tenantId: claims.tid, key }, keyset);
+  if (verdict.kind === "refused") throw untrue(verdict.reason);
+  return verdict.expiresAtMs;
 }
 
 const failed = (at: EnrollStep, message: string) => new EnrollError(at, new AegisError("unauthenticated", message));

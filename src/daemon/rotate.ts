@@ -3,15 +3,14 @@
  * grant that the controller's command key made for this very request: a faked "done" would lock this host out.
  */
 import { randomBytes } from "node:crypto";
-import { verifyJwt } from "../envelope/jwt.ts";
 import { advance, type TrustedKeyset } from "../envelope/keyset.ts";
 import type { SigningKey } from "../envelope/public-key.ts";
 import { rotationNonceBytes, signRotation, verifyRotateGrant } from "../envelope/rotation.ts";
 import { AegisError } from "../errors.ts";
-import { tokenFacts } from "../identity/keyring.ts";
 import { aegis, type google } from "../wire/gen/messages.js";
 import { toLong, whole } from "../wire/whole.ts";
 import type { ControllerLink } from "./link.ts";
+import { judgeNodeToken } from "./node-token.ts";
 
 const { SignedKeySet } = aegis.cluster.v1;
 
@@ -48,7 +47,12 @@ export async function askForRotation(
     ...(keyset ? { keysetVersion: toLong(keyset.version) } : {}),
   });
   const token = answer.nodeSecurityToken;
-  if (!keyset) return { token, keyset, expiresAtMs: unproven(token, { nodeId, tenantId, newKey }) };
+  const granted = (trusted: TrustedKeyset | null): Granted => {
+    const verdict = judgeNodeToken(token, { nodeId, tenantId, key: newKey }, trusted);
+    if (verdict.kind === "refused") throw untrue(verdict.reason);
+    return { token, keyset: trusted, expiresAtMs: verdict.expiresAtMs };
+  };
+  if (!keyset) return granted(null);
 
   const chain = answer.keysetChain.map((signed) => SignedKeySet.encode(signed).finish());
   const moved = chain.length > 0 ? advance(keyset, chain) : ({ kind: "trusted", keyset } as const);
@@ -58,30 +62,7 @@ export async function askForRotation(
   const grant = { nodeId, rotation: bytes, nodeToken: Buffer.from(token), overlapUntilMs };
   if (!verifyRotateGrant(moved.keyset.commandKey, grant, answer.rotateGrant))
     throw untrue("its grant is not signed by the controller's command key");
-  return { token, keyset: moved.keyset, expiresAtMs: judged(token, { nodeId, tenantId, newKey }, moved.keyset) };
-}
-
-type Owner = Pick<RotationAsked, "nodeId" | "tenantId" | "newKey">;
-
-function judged(token: string, { nodeId, tenantId, newKey }: Owner, keyset: TrustedKeyset): number {
-  const outcome = verifyJwt("node", token, { keys: keyset.tokenKeys, issuer: keyset.controllerId });
-  if (outcome.kind === "refused") throw untrue(`the token does not verify (${outcome.reason})`);
-  const { sub, tid, cnf, exp } = outcome.claims;
-  if (sub !== nodeId) throw untrue(`the token is for host ${sub}`);
-  if (tid !== tenantId) throw untrue(`the token is for tenant ${tid}`);
-  if (cnf.jwk.x !== Buffer.from(newKey.raw).toString("base64url")) throw untrue("the token is for another key");
-  return exp * 1000;
-}
-
-/** Of a controller of the other implementation: compared with what was asked for, no more can be done. */
-function unproven(token: string, { nodeId, tenantId, newKey }: Owner): number | null {
-  const facts = tokenFacts(token);
-  if (!facts) throw untrue("the token cannot be read");
-  if (facts.nodeId !== nodeId) throw untrue(`the token is for host ${facts.nodeId}`);
-  if (facts.tenantId !== null && facts.tenantId !== tenantId) throw untrue(`the token is for tenant ${facts.tenantId}`);
-  if (facts.publicKey !== null && facts.publicKey !== Buffer.from(newKey.raw).toString("base64url"))
-    throw untrue("the token is for another key");
-  return facts.expMs;
+  return granted(moved.keyset);
 }
 
 /** 0 when absent, as the grant has it. */
