@@ -32,9 +32,9 @@ export const processFaults: Fault[] = [
       struck(
         {},
         {
-          strike: ({ site }) => void process.kill(site.controller.pid, "SIGSTOP"),
+          strike: ({ site }) => site.controller.signal("SIGSTOP"),
           lastsMs: 45_000,
-          heal: ({ site }) => void process.kill(site.controller.pid, "SIGCONT"),
+          heal: ({ site }) => site.controller.signal("SIGCONT"),
         },
       ),
   },
@@ -57,9 +57,9 @@ export const processFaults: Fault[] = [
       struck(
         {},
         {
-          strike: (stage) => void process.kill(daemonPid(stage), "SIGSTOP"),
+          strike: ({ host }) => host.daemon?.signal("SIGSTOP"),
           lastsMs: 45_000,
-          heal: (stage) => void process.kill(daemonPid(stage), "SIGCONT"),
+          heal: ({ host }) => host.daemon?.signal("SIGCONT"),
           check({ host }) {
             const said = host.daemon?.stderr() ?? "";
             holds(

@@ -76,12 +76,7 @@ export async function onStage<T>(options: StageOptions, act: (stage: FaultStage)
     return await act(stageOf(site, host));
   } finally {
     // What a fault has stopped cannot obey.
-    for (const { pid } of [site.controller])
-      try {
-        process.kill(pid, "SIGCONT");
-      } catch {
-        // gone
-      }
+    site.controller.signal("SIGCONT");
     options.cleanUp?.();
     await site.close();
   }

@@ -31,7 +31,6 @@ const scratch = mkdtempSync(join(tmpdir(), "aegis-matrix-"));
 
 interface Manifest {
   version: string;
-  signed_with: string;
   targets: {
     target: string;
     executable: { name: string; sha256: string; bytes: number };

@@ -25,9 +25,8 @@ export interface StrictDaemon {
   invocations: Invocations;
   /** Every state of every session, in order. */
   states: SessionState["kind"][];
-  /** What a controller has pushed and still holds, and how often it asked for the end. */
+  /** What a controller has pushed and still holds. */
   pushed: PushedSettings[];
-  shutdowns: string[];
   keyset(): TrustedKeyset;
   /** Begins one session. The promise is of its end, as text when it threw. */
   connect(): { ended: Promise<SessionEnd>; stop(): void };
@@ -78,7 +77,6 @@ export function strictDaemon(options: StrictDaemonOptions): StrictDaemon {
     apply: (next) => void pushed.push(next),
     reset: () => void pushed.splice(0),
   };
-  const shutdowns: string[] = [];
   return {
     tool,
     log,
@@ -86,7 +84,6 @@ export function strictDaemon(options: StrictDaemonOptions): StrictDaemon {
     invocations,
     states,
     pushed,
-    shutdowns,
     keyset: () => keyset,
     connect() {
       const stop = new AbortController();
@@ -114,7 +111,7 @@ export function strictDaemon(options: StrictDaemonOptions): StrictDaemon {
           capabilities: () => capabilitiesBytes("web-1"),
           newStreamId: randomUUID,
           onState: (state) => states.push(state.kind),
-          onShutdown: (detail) => shutdowns.push(detail),
+          onShutdown: () => {},
           ...options.session?.(),
         },
         stop.signal,
