@@ -35,7 +35,7 @@ export function describedRuntime(runtime: Uint8Array, version: string): Uint8Arr
 }
 
 /** A white shield on dark blue, drawn here so that no picture has to be kept: an .ico file with one image for each size. */
-export function iconFile(sizes: readonly number[]): ArrayBuffer {
+function iconFile(sizes: readonly number[]): ArrayBuffer {
   const images = sizes.map(bitmap);
   const header = Buffer.alloc(6 + 16 * sizes.length);
   header.writeUInt16LE(1, 2); // an icon

@@ -5,7 +5,7 @@ import { AegisError } from "../errors.ts";
 import { defaultControllerDir, defaultEdgeDir, type Environment, resolveFrom } from "../platform/paths.ts";
 import type { Surroundings } from "./command.ts";
 
-export const outputFormats = ["table", "json", "yaml"] as const;
+const outputFormats = ["table", "json", "yaml"] as const;
 export type OutputFormat = (typeof outputFormats)[number];
 
 export const outputFlag = {

@@ -6,13 +6,13 @@ import { logLevels } from "../platform/log.ts";
 import { securityContextsSchema } from "../policy/context.ts";
 
 export const seals = ["strict", "compat"] as const;
-export const pinForm = /^spki-sha256:[A-Za-z0-9_-]{43}$/;
-export const tenantSlug = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+const pinForm = /^spki-sha256:[A-Za-z0-9_-]{43}$/;
+const tenantSlug = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /** The only port a peer's file may name for a role that listens on none. */
-export const clusterGrpcPort = 50_056;
-export const maxConcurrentCap = 256;
+const clusterGrpcPort = 50_056;
+const maxConcurrentCap = 256;
 
 const filled = z.string().min(1);
 const whole = (min: number, max: number) => z.number().int().min(min).max(max);

@@ -7,7 +7,7 @@ import type { ServiceManager } from "./spec.ts";
 import { systemd } from "./systemd.ts";
 
 export const managers: Readonly<Record<string, ServiceManager>> = { systemd, launchd, nssm };
-export const platformNames: Readonly<Record<string, string>> = { linux: "systemd", darwin: "launchd", windows: "nssm" };
+const platformNames: Readonly<Record<string, string>> = { linux: "systemd", darwin: "launchd", windows: "nssm" };
 
 /** By the name of a platform or of a manager, for looking; else this machine's own. */
 export function serviceManager(platform?: string): ServiceManager {

@@ -11,7 +11,7 @@ const exitTimeoutSeconds = 30;
 type AgentSpec = Pick<ServiceSpec, "executable" | "configPath" | "stateDir" | "env">;
 
 export const plistPath = (home: string): string => join(home, "Library/LaunchAgents", `${label}.plist`);
-export const logPaths = (stateDir: string): { out: string; err: string } => ({
+const logPaths = (stateDir: string): { out: string; err: string } => ({
   out: join(stateDir, "logs/aegis-edge.out.log"),
   err: join(stateDir, "logs/aegis-edge.err.log"),
 });

@@ -4,7 +4,7 @@ import { AegisError } from "../errors.ts";
 import type { ProgramEnd } from "../platform/run-program.ts";
 import type { Kept, ManagerOptions, ServiceManager, ServiceSpec, ServiceState } from "./spec.ts";
 
-export const serviceName = "aegis-edge";
+const serviceName = "aegis-edge";
 
 /** Milliseconds that NSSM waits after Ctrl-C: the daemon gives its calls 20 s. */
 const stopMs = 28_000;

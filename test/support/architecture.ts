@@ -56,7 +56,7 @@ const kebab = /^[a-z0-9]+(?:-[a-z0-9]+)*$/;
 const isTest = (file: string) => file.endsWith(".test.ts");
 
 /** Source without comments, so that a sentence about a timer is no timer. Strings keep what looks like a comment. */
-export const withoutComments = (source: string): string =>
+const withoutComments = (source: string): string =>
   source.replace(
     /("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`)|\/\*[\s\S]*?\*\/|(?<![:\\])\/\/[^\n]*/g,
     "$1",

@@ -31,7 +31,7 @@ export interface Craft {
 }
 
 /** Seals a frame outside any channel. */
-export function craft(kind: FrameKind, body: Uint8Array, secrets: SessionSecrets, key: SigningKey, made: Craft): Frame {
+function craft(kind: FrameKind, body: Uint8Array, secrets: SessionSecrets, key: SigningKey, made: Craft): Frame {
   const { seq, timeMs, nodeId = secrets.nodeId, sessionId = secrets.sessionId, auth, signer = key } = made;
   const header = frameHeader(kind, { nodeId, sessionId, seq, timeMs, body });
   const { auth: usual, direction, number } = frameKinds[kind];

@@ -21,7 +21,7 @@ import { type HostIdentity, hostIdentity } from "./strict-keys.ts";
 import { type StrictController, strictController } from "./strict-pair.ts";
 
 /** What a process dies of here. */
-export class Crash extends Error {}
+class Crash extends Error {}
 
 /** Ends a process before or after step number `at`, counted from 1; `steps` are the names of those that came. */
 export interface CrashPlan {

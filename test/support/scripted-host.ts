@@ -68,7 +68,7 @@ export function scriptedTool({ name = "test.work", obedient = true } = {}): Scri
 }
 
 /** Believes every caller: for tests of what comes after that. */
-export const credulous: UserVerifier = {
+const credulous: UserVerifier = {
   verify: (_token, _signature, { tenant, context }) => ({
     kind: "caller",
     caller: { sub: "tester", tenantId: tenant, context, scopes: [], via: "cli" },

@@ -18,7 +18,7 @@ export interface RustStateDir {
 }
 
 /** `node.token` as minted after ChallengeNode: RS256, an hour, and a signature in plain base64. */
-export function rustToken(nodeId: string): string {
+function rustToken(nodeId: string): string {
   const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
   const iat = Math.floor(Date.now() / 1000);
   const claims = {
