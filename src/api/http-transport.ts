@@ -2,6 +2,7 @@
 import type { z } from "zod";
 import { AegisError, type ErrorCode, errorTable, isErrorCode } from "../errors.ts";
 import type { Secret } from "../platform/log.ts";
+import { isLoopback } from "../platform/loopback.ts";
 import { readValue } from "./read.ts";
 
 export interface TransportOptions {
@@ -98,15 +99,13 @@ export function authorizedFetch({ url, token, caPem }: TransportOptions, path: s
   };
 }
 
-const loopback = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])$/;
-
 function baseUrl(text: string): URL {
   const url = URL.parse(text);
   if (!url || (url.protocol !== "https:" && url.protocol !== "http:"))
     throw new AegisError("usage", `the controller's address ${JSON.stringify(text)} is no http or https URL`, {
       hint: "for example https://controller.example:8088",
     });
-  if (url.protocol === "http:" && !loopback.test(url.hostname))
+  if (url.protocol === "http:" && !isLoopback(url.hostname.replace(/^\[(.*)\]$/, "$1")))
     throw new AegisError("usage", `the token would travel unencrypted to ${url.host}: http is for this machine only`, {
       hint: `use https://${url.host}`,
     });

@@ -2,10 +2,11 @@
 import { dirname, join } from "node:path";
 import type { PublicKey } from "../envelope/public-key.ts";
 import type { LogLevel } from "../platform/log.ts";
+import { isLoopback } from "../platform/loopback.ts";
 import { edgeFileNames, resolveFrom } from "../platform/paths.ts";
 import type { SecurityContext } from "../policy/context.ts";
 import { type EdgeDocument, edgeSchema, type seals, unusedKeys } from "./edge-schema.ts";
-import { isLoopback, parseEndpoint } from "./endpoint.ts";
+import { parseEndpoint } from "./endpoint.ts";
 import { unknownKeys, without } from "./known-keys.ts";
 import type { Mapping } from "./layers.ts";
 import { inWords, valueAt } from "./problems.ts";

@@ -1,5 +1,4 @@
 /** Where a controller is, as people write it: a URL, or a bare host that means https. */
-import { isIP } from "node:net";
 
 export interface Endpoint {
   /** An IPv6 address without its brackets. */
@@ -22,7 +21,3 @@ export function parseEndpoint(text: string): Endpoint | null {
   const host = url.hostname.replace(/^\[(.*)\]$/, "$1");
   return { host, port, scheme, url: `${scheme}://${url.hostname}:${port}` };
 }
-
-/** Only this machine can be reached under it. A name is taken for loopback only when it is `localhost`. */
-export const isLoopback = (host: string): boolean =>
-  host === "localhost" || (isIP(host) === 4 && host.startsWith("127.")) || host === "::1";

@@ -1,6 +1,7 @@
 /** The controller's public address, HOST:PORT, which also decides where it listens. */
 import { isIP } from "node:net";
 import { AegisError } from "../errors.ts";
+import { isLoopback } from "../platform/loopback.ts";
 
 export interface Endpoint {
   host: string;
@@ -25,6 +26,3 @@ export function readEndpoint(text: string): Endpoint {
   const name = isIP(host) === 6 ? `[${host}]` : host;
   return { host, port, text: `${name}:${port}`, loopback: isLoopback(host), authority: (other) => `${name}:${other}` };
 }
-
-export const isLoopback = (host: string): boolean =>
-  host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);

@@ -61,7 +61,7 @@ const footprint: Bench = async ({ quick }) => {
       notes: [
         `one process each, TLS, strict session, heartbeats every 30 s; memory from /proc/PID/smaps_rollup, bytes from the kernel's socket counters`,
         "RSS counts pages of the executable that other processes share; PSS divides them",
-        "a daemon that is quiet gives clean pages back, which lowers the first two columns",
+        "a daemon that is quiet gives clean pages back, so a figure depends on how long it was quiet",
       ],
     };
     return [table];
