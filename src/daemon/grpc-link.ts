@@ -41,13 +41,16 @@ export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOption
   const dialled = proxy ? authorityOf(proxy) : authority;
   const open = new Set<Client>();
   let tlsFailure: AegisError | null = null;
+  let isOpened = false;
   let isBelieved = false;
 
   function dial(): Client {
     tlsFailure = null;
+    isOpened = false;
     isBelieved = false;
     const options = tls && {
       ...tls,
+      onOpened: () => (isOpened = true),
       onFailure: (error: Error) => (tlsFailure = AegisError.from(error)),
       onBelieved: () => (isBelieved = true),
     };
@@ -72,27 +75,33 @@ export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOption
   }
 
   /** Why nothing could be reached, in words that name the proxy when it was the proxy. */
-  const unreachable: Unreachable = (details) => {
+  const unreachable: Unreachable = ({ code, details }) => {
     if (tlsFailure) return { reason: tlsFailure.message, ...(tlsFailure.hint ? { hint: tlsFailure.hint } : {}) };
     const refused = clientRefusal(details);
     if (refused) return refused;
-    const reason = plain(details);
+    // Each step of the dial has its own patience; what is left is a path that swallows packets, or all steps together.
+    const isLate = code === status.DEADLINE_EXCEEDED;
+    const reason = isLate ? `no answer within ${connectTimeoutMs / 1000} s` : plain(details);
     if (isBelieved)
       return { reason: `after TLS: ${reason}`, ...(tls?.clientCertificate ? { hint: nameCertificate } : {}) };
-    return { reason: proxy ? `the proxy ${authorityOf(proxy)} (${proxy.from}) cannot be reached: ${reason}` : reason };
+    return {
+      reason:
+        proxy && !isOpened ? `the proxy ${authorityOf(proxy)} (${proxy.from}) cannot be reached: ${reason}` : reason,
+    };
   };
 
   /**
-   * Waits until the channel has decided. Hello is stamped when it is written, so it must not be written while the dial
+   * Waits until the channel has decided, and says on what. Hello is stamped when it is written, so it must not be written while the dial
    * still goes on; a dial that failed is left to the call to report, which knows the reason.
    */
-  async function decided(client: Client, signal: AbortSignal): Promise<void> {
+  async function decided(client: Client, signal: AbortSignal): Promise<"ready" | "failed" | "undecided"> {
     const channel = client.getChannel();
     const deadline = Date.now() + connectTimeoutMs;
     for (;;) {
       const state = channel.getConnectivityState(true);
-      const waiting = state === connectivityState.IDLE || state === connectivityState.CONNECTING;
-      if (!waiting || signal.aborted || Date.now() >= deadline) return;
+      if (state === connectivityState.READY) return "ready";
+      if (state !== connectivityState.IDLE && state !== connectivityState.CONNECTING) return "failed";
+      if (signal.aborted || Date.now() >= deadline) return "undecided";
       await new Promise<void>((resolve) => {
         const done = () => {
           signal.removeEventListener("abort", done);
@@ -135,13 +144,17 @@ export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOption
   return {
     async open(handlers, signal) {
       const client = dial();
-      await decided(client, signal);
-      const reached = client.getChannel().getConnectivityState(false) === connectivityState.READY;
+      const outcome = await decided(client, signal);
+      if (outcome === "undecided" && !signal.aborted) {
+        hangUp(client);
+        const { reason, hint = checkPath } = unreachable({ code: status.DEADLINE_EXCEEDED, details: "" });
+        throw new AegisError("unavailable", notReached(where, reason), { hint });
+      }
       const onEnd: StreamHandlers["onEnd"] = (end) =>
         handlers.onEnd(
-          reached || end.status !== status.UNAVAILABLE
+          outcome === "ready" || end.status !== status.UNAVAILABLE
             ? end
-            : { ...end, message: notReached(where, unreachable(end.message).reason) },
+            : { ...end, message: notReached(where, unreachable({ code: end.status, details: end.message }).reason) },
         );
       return stream(client, { ...handlers, onEnd }, () => hangUp(client));
     },
@@ -165,7 +178,7 @@ export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOption
 
 const { ServingStatus } = grpc.health.v1.HealthCheckResponse;
 
-type Unreachable = (details: string) => { reason: string; hint?: string };
+type Unreachable = (error: { code: number; details: string }) => { reason: string; hint?: string };
 
 interface Unary<Request, Response> {
   path: string;
@@ -221,7 +234,7 @@ function failed(where: string, path: string, error: ServiceError | null, unreach
   const code = codes[error.code];
   const peerTimeMs = peerTime(error.metadata);
   if (code) return new LinkError(code, error.details, { cause: error, peerTimeMs });
-  const { reason, hint = checkPath } = unreachable(error.details);
+  const { reason, hint = checkPath } = unreachable(error);
   return new LinkError("unavailable", notReached(where, reason), { cause: error, hint, peerTimeMs });
 }
 

@@ -2,9 +2,9 @@
 import { isIPv6, type Socket } from "node:net";
 import { AegisError } from "../errors.ts";
 import type { ProxyRoute } from "../platform/proxy-env.ts";
+import { answerTimeoutMs } from "./link.ts";
 
-/** How long a proxy may take to answer, and how much it may say before the tunnel, in bytes. */
-export const proxyTimeoutMs = 10_000;
+/** How much a proxy may say before the tunnel, in bytes. */
 const maxAnswerBytes = 16 * 1024;
 
 const authority = (host: string, port: number): string => `${isIPv6(host) ? `[${host}]` : host}:${port}`;
@@ -28,7 +28,7 @@ export function httpConnect(socket: Socket, target: { host: string; port: number
     const onClose = () =>
       settle(new AegisError("unavailable", `${name} closed the connection instead of answering CONNECT`));
     const onTimeout = () =>
-      settle(new AegisError("unavailable", `${name} did not answer CONNECT within ${proxyTimeoutMs / 1000} s`));
+      settle(new AegisError("unavailable", `${name} did not answer CONNECT within ${answerTimeoutMs / 1000} s`));
     const onData = (chunk: Buffer) => {
       answer = Buffer.concat([answer, chunk]);
       const end = answer.indexOf("\r\n\r\n");
@@ -45,7 +45,7 @@ export function httpConnect(socket: Socket, target: { host: string; port: number
       settle();
       if (rest.length > 0) socket.unshift(rest);
     };
-    socket.setTimeout(proxyTimeoutMs);
+    socket.setTimeout(answerTimeoutMs);
     socket.on("data", onData).once("error", onError).once("close", onClose).once("timeout", onTimeout);
     socket.write(`${lines.join("\r\n")}\r\n\r\n`);
   });

@@ -34,7 +34,10 @@ export interface EdgeStream {
 }
 
 export interface ControllerLink {
-  /** Dials for at most `connectTimeoutMs` and opens ConnectEdge; a dial that failed ends the stream with its reason. */
+  /**
+   * Dials and opens ConnectEdge; a dial that failed ends the stream with its reason. Throws `unavailable` when it has
+   * neither failed nor come about within `connectTimeoutMs`.
+   */
   open(handlers: StreamHandlers, signal: AbortSignal): Promise<EdgeStream>;
   attest(request: In<"AttestNodeRequest">): Promise<Out<"AttestNodeResponse">>;
   challenge(request: In<"ChallengeNodeRequest">): Promise<Out<"ChallengeNodeResponse">>;
@@ -44,7 +47,10 @@ export interface ControllerLink {
   close(): void;
 }
 
-export const connectTimeoutMs = 10_000;
+/** How long each step of a dial may wait for an answer: TCP, a proxy's CONNECT, TLS. */
+export const answerTimeoutMs = 10_000;
+/** How long a dial may take in all. Longer than a step, which knows better what it waited for. */
+export const connectTimeoutMs = 12_000;
 
 /** Why one of the calls beside the stream failed. */
 export class LinkError extends AegisError {

@@ -5,7 +5,7 @@ import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { ProxyRoute } from "../platform/proxy-env.ts";
 import { spkiPin } from "../platform/spki-pin.ts";
-import { connectTimeoutMs } from "./link.ts";
+import { answerTimeoutMs } from "./link.ts";
 import { type Presented, pinnedAnchor, presented } from "./tls-trust.ts";
 import { reach } from "./tunnel.ts";
 
@@ -67,8 +67,8 @@ async function handshake(
       socket.once("secureConnect", () => resolve(presented(socket)));
       socket.once("error", (error) => reject(unreachable(error.message, error)));
       socket.once("close", () => reject(unreachable("it closed the connection during the TLS handshake")));
-      void clock.sleep(connectTimeoutMs, over.signal).then(() => {
-        if (!over.signal.aborted) reject(unreachable(`no TLS handshake within ${connectTimeoutMs} ms`));
+      void clock.sleep(answerTimeoutMs, over.signal).then(() => {
+        if (!over.signal.aborted) reject(unreachable(`no TLS handshake within ${answerTimeoutMs / 1000} s`));
       });
     });
   } finally {

@@ -94,6 +94,16 @@ export function pinnedAnchor(chain: readonly X509Certificate[], pins: readonly s
 export const nameCertificate =
   "name a certificate that the server takes in the settings: cluster.controller.tls.cert_path and key_path";
 
+/** What OpenSSL says of a far end that speaks something else than TLS or HTTP/2, in words; null when it says something else. */
+export function otherSpeech(details: string): { reason: string; hint?: string } | null {
+  if (details.includes("NO_APPLICATION_PROTOCOL"))
+    return { reason: "the server does not speak HTTP/2 (ALPN refused)", hint: passHttp2 };
+  return details.includes("WRONG_VERSION_NUMBER") ? { reason: "what answers does not speak TLS" } : null;
+}
+
+export const passHttp2 =
+  "this may be another port than the controller's gRPC; if something in between opens TLS, let it pass HTTP/2";
+
 /** What a server that wants to know who we are says instead of an answer, in words; null when it said something else. */
 export function clientRefusal(details: string): { reason: string; hint: string } | null {
   const [, alert] =

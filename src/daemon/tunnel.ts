@@ -9,8 +9,9 @@ import { type CallCredentials, ChannelCredentials, credentials } from "@grpc/grp
 import { AegisError } from "../errors.ts";
 import { systemAuthorities } from "../platform/authorities.ts";
 import type { ProxyRoute } from "../platform/proxy-env.ts";
-import { httpConnect, proxyTimeoutMs } from "./http-connect.ts";
-import { clientRefusal, distrust, presented, type TlsTrust } from "./tls-trust.ts";
+import { httpConnect } from "./http-connect.ts";
+import { answerTimeoutMs } from "./link.ts";
+import { clientRefusal, distrust, otherSpeech, passHttp2, presented, type TlsTrust } from "./tls-trust.ts";
 
 export interface TunnelOptions extends TlsTrust {
   /** PEM of a client certificate and its key, when the controller's front end asks for one. */
@@ -19,6 +20,8 @@ export interface TunnelOptions extends TlsTrust {
   proxy?: ProxyRoute | null;
   /** Told why a connection was not believed: grpc-js itself only says that it could not connect. */
   onFailure?: (error: Error) => void;
+  /** Told when there is a TCP connection, to the proxy if there is one. */
+  onOpened?: () => void;
   /** Told when the far end is believed: what goes wrong from then on is its doing. */
   onBelieved?: () => void;
 }
@@ -55,6 +58,8 @@ export interface Address {
   port: number;
 }
 
+const noAnswer = `no answer within ${answerTimeoutMs / 1000} s`;
+
 function dial({ host, port }: Address): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = connectTcp({ host, port });
@@ -64,7 +69,7 @@ function dial({ host, port }: Address): Promise<Socket> {
         new AegisError("unavailable", `cannot connect to ${host}:${port}: ${cause.message || "refused"}`, { cause }),
       );
     };
-    socket.setTimeout(proxyTimeoutMs, () => failed(new Error(`no answer within ${proxyTimeoutMs / 1000} s`)));
+    socket.setTimeout(answerTimeoutMs, () => failed(new Error(noAnswer)));
     socket.once("error", failed);
     socket.once("connect", () => {
       socket.off("error", failed);
@@ -76,15 +81,19 @@ function dial({ host, port }: Address): Promise<Socket> {
 
 function tlsToController(socket: Socket, options: TunnelOptions): Promise<TLSSocket> {
   const name = options.serverName;
-  return handshake(socket, name, {
-    ALPNProtocols: ["h2"],
-    // Believing or not is decided below, by rules that Node's own check does not know.
-    rejectUnauthorized: false,
-    ca: options.caPem ? [options.caPem] : systemAuthorities(process.env),
-    ...(options.clientCertificate
-      ? { cert: options.clientCertificate.certPem, key: options.clientCertificate.keyPem }
-      : {}),
-  }).then((tls) => {
+  return handshake(
+    socket,
+    { name, as: name, hint: notTls },
+    {
+      ALPNProtocols: ["h2"],
+      // Believing or not is decided below, by rules that Node's own check does not know.
+      rejectUnauthorized: false,
+      ca: options.caPem ? [options.caPem] : systemAuthorities(process.env),
+      ...(options.clientCertificate
+        ? { cert: options.clientCertificate.certPem, key: options.clientCertificate.keyPem }
+        : {}),
+    },
+  ).then((tls) => {
     const reason = distrust(presented(tls), options);
     const alpn = tls.alpnProtocol || "none";
     const problem = reason ?? (alpn === "h2" ? null : `the server does not speak HTTP/2 (ALPN ${alpn})`);
@@ -93,7 +102,7 @@ function tlsToController(socket: Socket, options: TunnelOptions): Promise<TLSSoc
     throw new AegisError("unavailable", `TLS to ${name}: ${problem}`, {
       hint:
         reason === null
-          ? "this may be another port than the controller's gRPC; if something in between opens TLS, let it pass HTTP/2"
+          ? passHttp2
           : options.pins.length > 0
             ? "something in between may open TLS; if the controller's certificate was replaced, enroll with a new token"
             : "a token that pins the controller's key needs no authority; else name the authority's file in SSL_CERT_FILE",
@@ -103,11 +112,14 @@ function tlsToController(socket: Socket, options: TunnelOptions): Promise<TLSSoc
 
 /** A proxy is believed as any web server is: by the system's authorities and its name. */
 function tlsToProxy(socket: Socket, { host, from }: ProxyRoute): Promise<TLSSocket> {
-  return handshake(socket, host, { rejectUnauthorized: false, ca: systemAuthorities(process.env) }).then((tls) => {
+  const as = `the proxy ${host} (${from})`;
+  const hint = "check that this proxy is spoken to over TLS; if it is not, write its address with http://";
+  const trust = { rejectUnauthorized: false, ca: systemAuthorities(process.env) };
+  return handshake(socket, { name: host, as, hint }, trust).then((tls) => {
     const reason = distrust(presented(tls), { pins: [], caPem: null, serverName: host });
     if (reason === null) return tls;
     tls.destroy();
-    throw new AegisError("unavailable", `TLS to the proxy ${host} (${from}): ${reason}`, {
+    throw new AegisError("unavailable", `TLS to ${as}: ${reason}`, {
       hint: "if its authority is your own, name its file in SSL_CERT_FILE",
     });
   });
@@ -115,28 +127,33 @@ function tlsToProxy(socket: Socket, { host, from }: ProxyRoute): Promise<TLSSock
 
 const notTls = "check that this is the port of the controller's gRPC, and that nothing in between speaks in its place";
 
-function handshake(socket: Socket, name: string, options: Parameters<typeof connect>[0]): Promise<TLSSocket> {
+/** Whom the handshake is with: by name for TLS, as people are told, and what to try when it does not answer in TLS. */
+interface FarEnd {
+  name: string;
+  as: string;
+  hint: string;
+}
+
+function handshake(
+  socket: Socket,
+  { name, as, hint }: FarEnd,
+  options: Parameters<typeof connect>[0],
+): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const tls = connect({ ...options, socket, ...(isIP(name) ? {} : { servername: name }) });
     const fail = (cause: Error) => {
       tls.destroy();
-      const refused = clientRefusal(cause.message);
-      reject(
-        cause instanceof AegisError
-          ? cause
-          : new AegisError("unavailable", `TLS to ${name}: ${refused?.reason ?? cause.message}`, {
-              cause,
-              hint: refused?.hint ?? notTls,
-            }),
-      );
+      const refused = clientRefusal(cause.message) ?? otherSpeech(cause.message);
+      const what = `TLS to ${as}: ${refused?.reason ?? cause.message}`;
+      reject(new AegisError("unavailable", what, { cause, hint: refused?.hint ?? hint }));
     };
-    const closed = () =>
-      fail(
-        new AegisError("unavailable", `the connection to ${name} closed during the TLS handshake`, { hint: notTls }),
-      );
+    const closed = () => fail(new Error("the connection was closed during the handshake"));
+    const silent = () => fail(new Error(noAnswer));
+    tls.setTimeout(answerTimeoutMs).once("timeout", silent);
     tls.once("error", fail);
     tls.once("close", closed);
     tls.once("secureConnect", () => {
+      tls.setTimeout(0).off("timeout", silent);
       tls.off("error", fail);
       tls.off("close", closed);
       resolve(tls);
@@ -181,6 +198,7 @@ export class TunnelCredentials extends ChannelCredentials {
     return {
       async connect(socket) {
         if (!options) return { socket, secure: false };
+        options.onOpened?.();
         try {
           const secured = await startTls(target, options, socket);
           options.onBelieved?.();
