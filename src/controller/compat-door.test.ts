@@ -99,6 +99,13 @@ test("a session that is gone leaves nothing that waits", async () => {
   expect(controller.sessions.get(host.nodeId)).toBeUndefined();
 });
 
+test("a host that is enrolled with another key between Hello and session has none with the old one", async () => {
+  const late = await arrive({
+    meanwhile: async () => void (await controller.enroll({ ...host, nodeKey: newKey() }, { seal: "compat" })),
+  });
+  expect(late.ended).toBe(true);
+});
+
 test("a host that is revoked between Hello and session is sent away again", async () => {
   const late = await arrive({
     meanwhile: async () => void (await controller.store.revokeNode(host.nodeId, clock.now())),

@@ -6,11 +6,12 @@ import { innerOf, verifyCompat } from "../envelope/compat.ts";
 import { verifyJwt } from "../envelope/jwt.ts";
 import { importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
 import { uuidBytes } from "../envelope/statement.ts";
-import { AegisError } from "../errors.ts";
+import { AegisError, type ErrorCode, errorTable } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import type { NodeRow, Store } from "../store/store.ts";
-import { aegis } from "../wire/gen/messages.js";
+import type { aegis } from "../wire/gen/messages.js";
+import { noteArrival } from "./arrival.ts";
 import { type CompatSession, type CompatStream, compatSession, peerCapabilities } from "./compat-session.ts";
 import type { ControllerKeys } from "./keys.ts";
 import { newestOnly } from "./newest-only.ts";
@@ -27,14 +28,6 @@ type HelloEvent = aegis.cluster.v1.HelloEvent.$Properties;
  * window's whole width for one that was stamped ahead. A host that opens more is refused until the oldest is forgotten.
  */
 export const streamMemory = { perNode: 64, ms: 600_000 };
-
-const { GoodbyeReason } = aegis.cluster.v1;
-
-/** gRPC status numbers. */
-const unauthenticated = 16;
-const permissionDenied = 7;
-const failedPrecondition = 9;
-const resourceExhausted = 8;
 
 export interface CompatDoorOptions {
   store: Store;
@@ -81,16 +74,16 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
   const opened = new Map<string, Map<string, number>>();
   const nobody: PublicKey = importSigningKey(newSeed());
 
-  const refused = (status: number, message: string): CompatAnswer => ({
+  const refused = (code: ErrorCode, message: string): CompatAnswer => ({
     kind: "refused",
-    status,
+    status: errorTable[code].grpc,
     message,
     refusal: null,
   });
 
   async function judge(event: HelloEvent): Promise<CompatAnswer | Known> {
     const stranger = refused(
-      unauthenticated,
+      "unauthenticated",
       "the host could not be authenticated; enroll it again if it should be known here",
     );
     const { envelope } = event;
@@ -116,23 +109,29 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
       log.warn("hello_refused", { node_id: nodeId, seal: "compat", reason: genuine.reason });
       // Only what the host's own key signed gets as far as its time, so that may be told.
       return genuine.reason === "time"
-        ? refused(unauthenticated, `the host's clock is too far from this controller's, ${new Date(now).toISOString()}`)
+        ? refused(
+            "unauthenticated",
+            `the host's clock is too far from this controller's, ${new Date(now).toISOString()}`,
+          )
         : stranger;
     }
     if (!row || !key || claims.tid !== row.tenantId) return stranger;
-    if (row.revokedAt !== null) return refused(permissionDenied, "this host was revoked");
+    if (row.revokedAt !== null) return refused("forbidden", "this host was revoked");
     if (options.requireStrict)
-      return refused(failedPrecondition, "this controller takes strict sessions only; enroll the host again for them");
+      return refused(
+        "precondition_failed",
+        "this controller takes strict sessions only; enroll the host again for them",
+      );
     if (row.seal === "strict") {
       log.error("downgrade_refused", { node_id: nodeId, tenant_id: row.tenantId });
       return refused(
-        failedPrecondition,
+        "precondition_failed",
         "this host is enrolled for strict sessions, and this Hello carries no seal_hello; only a new enrollment changes that",
       );
     }
     // The peer's daemon never renews its token by itself; the key proves the host.
     if (now > claims.exp * 1000 + reconnectGraceMs)
-      return refused(unauthenticated, "the node token expired more than a year ago; enroll the host again");
+      return refused("unauthenticated", "the node token expired more than a year ago; enroll the host again");
     if (now > claims.exp * 1000) log.warn("node_token_expired", { node_id: nodeId, hint: "aegis edge token refresh" });
     return remember(nodeId, streamId) ?? { kind: "known", row, nodeKey, keyUntilMs: key.untilMs };
   }
@@ -144,11 +143,11 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
     for (const [id, at] of streams) if (now - at > streamMemory.ms) streams.delete(id);
     if (streams.has(streamId)) {
       log.warn("hello_refused", { node_id: nodeId, seal: "compat", reason: "stream_id seen before" });
-      return refused(unauthenticated, "this stream_id was used before");
+      return refused("unauthenticated", "this stream_id was used before");
     }
     if (streams.size >= streamMemory.perNode)
       return refused(
-        resourceExhausted,
+        "rate_limited",
         `this host opened ${streamMemory.perNode} streams within ${streamMemory.ms / 60_000} minutes, which is the limit`,
       );
     streams.set(streamId, now);
@@ -193,12 +192,7 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
         });
         remove = sessions.add(session, defaultHeartbeatMs);
         const { goodbye } = session;
-        const arrived = store.nodeConnected(nodeId, time(), capabilities, "");
-        void noted(
-          arrived.then((present) => {
-            if (!present) goodbye(GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
-          }),
-        );
+        void noted(noteArrival({ row, capabilities, softwareVersion: "", goodbye }, options));
         void endWithKey(session, keyUntilMs, { store, clock, time, signal: left.signal });
         log.warn("node_connected", { node_id: nodeId, tenant_id: tenantId, seal: "compat" });
       },

@@ -8,13 +8,14 @@ import { answerHello, type HeardHello, hearHello } from "../envelope/handshake.t
 import { readUnverified, verifyJwt } from "../envelope/jwt.ts";
 import { importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
 import { signRefusal } from "../envelope/refusal.ts";
-import { AegisError } from "../errors.ts";
+import { AegisError, type ErrorCode, errorTable } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import type { NodeRow, Store } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { withRawFields } from "../wire/raw-field.ts";
 import { toLong, whole } from "../wire/whole.ts";
+import { noteArrival } from "./arrival.ts";
 import { type CompatAnswer, createCompatDoor } from "./compat-door.ts";
 import type { CompatStream } from "./compat-session.ts";
 import type { KeysetStep } from "./key-changes.ts";
@@ -32,11 +33,6 @@ type HelloEvent = aegis.cluster.v1.HelloEvent.$Properties;
 
 /** Streams that are not confirmed, and how long each may take to say Hello, and again to confirm. */
 export const doorLimits = { waiting: 1_024, perAddress: 64, helloMs: 10_000, confirmMs: 10_000 };
-
-/** gRPC status numbers, which this file names so that it need not know a gRPC library. */
-const unauthenticated = 16;
-const permissionDenied = 7;
-const failedPrecondition = 9;
 
 export interface DoormanOptions {
   store: Store;
@@ -97,9 +93,9 @@ export function createDoorman(options: DoormanOptions): Doorman {
   // Verified instead of a node's key when there is no such node, so that an answer takes as long either way.
   const nobody: PublicKey = importSigningKey(newSeed());
 
-  const refused = (status: number, message: string, refusal: Uint8Array | null = null): Answer => ({
+  const refused = (code: ErrorCode, message: string, refusal: Uint8Array | null = null): Answer => ({
     kind: "refused",
-    status,
+    status: errorTable[code].grpc,
     message,
     refusal,
   });
@@ -116,11 +112,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
     const said = SealRefusal.encode({ reason, retryAfterMs: toLong(retryAfterMs), signature }).finish();
     const withChain = withRawFields(said, refusalChainField, chain);
     const trailer = withChain.length <= maxTrailerBytes ? withChain : said;
-    return refused(
-      reason === GoodbyeReason.GOODBYE_REASON_REVOKED ? permissionDenied : unauthenticated,
-      message,
-      trailer,
-    );
+    return refused(reason === GoodbyeReason.GOODBYE_REASON_REVOKED ? "forbidden" : "unauthenticated", message, trailer);
   }
 
   async function judge(
@@ -129,7 +121,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
     Answer | { kind: "known"; hello: HeardHello; row: NodeRow; keyUntilMs: number | null; mustRefresh: boolean }
   > {
     const stranger = refused(
-      unauthenticated,
+      "unauthenticated",
       "the host could not be authenticated; enroll it again if it should be known here",
     );
     const sealHello = event.sealHello ?? new Uint8Array();
@@ -152,7 +144,10 @@ export function createDoorman(options: DoormanOptions): Doorman {
     const { hello } = heard;
     if (!row || !known || claims.tid !== row.tenantId || hello.controllerId !== controllerId) return stranger;
     if (row.seal !== "strict")
-      return refused(failedPrecondition, "this host is enrolled for compat sessions; enroll it again for strict ones");
+      return refused(
+        "precondition_failed",
+        "this host is enrolled for compat sessions; enroll it again for strict ones",
+      );
     if (row.revokedAt !== null)
       return await signed(hello, GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
     if (gone || time() > claims.exp * 1000)
@@ -206,7 +201,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
         limits: { maxBody: maxBodyBytes, maxWindow: creditWindowBytes, heartbeatSecs: 0 },
         mustRefresh: known.mustRefresh,
       });
-      if (!answer) return refused(unauthenticated, "the Hello's key share is unusable");
+      if (!answer) return refused("unauthenticated", "the Hello's key share is unusable");
       return { kind: "come_in", guest: guest({ ...known, ...answer, keysetVersion: keyset.version, stream, place }) };
     },
   };
@@ -230,16 +225,6 @@ export function createDoorman(options: DoormanOptions): Doorman {
       change.catch((error: unknown) =>
         log.error("store_failed", { node_id: row.nodeId, error: AegisError.from(error) }),
       );
-
-    /** The host may have been revoked, or enrolled with another key, between Hello and CONFIRM: there was no session to end. */
-    async function arrived({ goodbye }: NodeSession): Promise<void> {
-      const { nodeId } = row;
-      const present = await store.nodeConnected(nodeId, time(), hello.capabilities, hello.softwareVersion);
-      if (!present) return goodbye(GoodbyeReason.GOODBYE_REASON_REVOKED, "this host was revoked");
-      const now = await store.node(nodeId);
-      if (now && Buffer.from(now.publicKey).equals(row.publicKey)) return;
-      goodbye(GoodbyeReason.GOODBYE_REASON_REPLACED, "this host was enrolled again");
-    }
 
     function confirm(frame: Frame): boolean {
       const opened = channel.open(frame);
@@ -276,10 +261,11 @@ export function createDoorman(options: DoormanOptions): Doorman {
       session.confirmed(whole(confirmed));
       remove = sessions.add(session, defaultHeartbeatMs);
       for (const step of options.keysetsSince?.(keysetVersion) ?? []) session.bring(step);
-      void noted(arrived(session));
+      const { capabilities, softwareVersion } = hello;
+      void noted(noteArrival({ row, capabilities, softwareVersion, goodbye: session.goodbye }, options));
       void endWithKey(session, keyUntilMs, { store, clock, time, signal: left.signal });
       void endWithAge(session, { clock, signal: left.signal });
-      log.info("node_connected", { node_id: nodeId, tenant_id: tenantId, software_version: hello.softwareVersion });
+      log.info("node_connected", { node_id: nodeId, tenant_id: tenantId, software_version: softwareVersion });
       return true;
     }
 

@@ -1,7 +1,7 @@
 /** One stream of a host, whatever carries it: a Hello first and in time, then only what its session is made of. */
 import type { Frame } from "../envelope/frame.ts";
 import { frameOf, sealedOf } from "../envelope/sealed-frame.ts";
-import { AegisError } from "../errors.ts";
+import { AegisError, type ErrorCode, errorTable } from "../errors.ts";
 import type { Log } from "../platform/log.ts";
 import type { aegis } from "../wire/gen/messages.js";
 import type { CompatGuest } from "./compat-door.ts";
@@ -10,18 +10,12 @@ import type { Doorman, Guest } from "./doorman.ts";
 export type EdgeEvent = ReturnType<typeof aegis.cluster.v1.EdgeEvent.decode>;
 export type EdgeCommand = aegis.cluster.v1.EdgeCommand.$Properties;
 
-/** gRPC status numbers. */
-const deadlineExceeded = 4;
-const resourceExhausted = 8;
-const failedPrecondition = 9;
-const internal = 13;
-
 /** What carries the stream. */
 export interface EdgeTransport {
   /** The Hello is accepted, and nothing is sent yet. */
   accept(): void;
   send(command: EdgeCommand): void;
-  /** Instead of `accept`, and the last thing. */
+  /** Instead of `accept`, and the last thing. `status` is gRPC's number. */
   refuse(status: number, message: string, refusal: Uint8Array | null): void;
   /** The last thing. */
   end(): void;
@@ -45,8 +39,8 @@ export interface EdgeStreamOptions {
 export function edgeStream({ doorman, address, transport, log }: EdgeStreamOptions): EdgeStream {
   let guest: Guest | CompatGuest | null = null;
   let state: "hello" | "judging" | "open" | "over" = "hello";
-  const place = doorman.enter(address, () => refuse(deadlineExceeded, "no Hello came within 10 s"));
-  if (!place) refuse(resourceExhausted, "too many connections wait to be confirmed; try again in a minute");
+  const place = doorman.enter(address, () => refuse("deadline_exceeded", "no Hello came within 10 s"));
+  if (!place) refuse("rate_limited", "too many connections wait to be confirmed; try again in a minute");
 
   function gone(): void {
     state = "over";
@@ -56,7 +50,11 @@ export function edgeStream({ doorman, address, transport, log }: EdgeStreamOptio
     leaving?.gone();
   }
 
-  function refuse(status: number, message: string, refusal: Uint8Array | null = null): void {
+  function refuse(code: ErrorCode, message: string): void {
+    turnAway(errorTable[code].grpc, message);
+  }
+
+  function turnAway(status: number, message: string, refusal: Uint8Array | null = null): void {
     if (state === "over") return;
     gone();
     transport.refuse(status, message, refusal);
@@ -79,7 +77,7 @@ export function edgeStream({ doorman, address, transport, log }: EdgeStreamOptio
     place.helloCame();
     const write = (frame: Frame) => send({ sealed: sealedOf(frame) });
     const answer = await doorman.hello(event, { write, send, end }, place);
-    if (answer.kind === "refused") return refuse(answer.status, answer.message, answer.refusal);
+    if (answer.kind === "refused") return turnAway(answer.status, answer.message, answer.refusal);
     if (state !== "judging") return answer.guest.gone();
     state = "open";
     guest = answer.guest;
@@ -98,12 +96,12 @@ export function edgeStream({ doorman, address, transport, log }: EdgeStreamOptio
         if (state === "open") {
           if (!guest || !heard(guest, event)) end();
         } else if (state === "judging" || !event.hello)
-          refuse(failedPrecondition, "the first event must be a Hello, and the next one waits for its answer");
+          refuse("precondition_failed", "the first event must be a Hello, and the next one waits for its answer");
         else {
           state = "judging";
           void hello(event.hello).catch((thrown: unknown) => {
             failed(thrown);
-            refuse(internal, "this controller could not answer; its log says why");
+            refuse("internal", "this controller could not answer; its log says why");
           });
         }
       } catch (thrown) {

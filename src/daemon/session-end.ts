@@ -2,7 +2,7 @@
 import type { PendingHello } from "../envelope/handshake.ts";
 import { advance } from "../envelope/keyset.ts";
 import { maxRetryAfterMs, verifyRefusal } from "../envelope/refusal.ts";
-import { AegisError } from "../errors.ts";
+import { AegisError, errorTable } from "../errors.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { rawFields } from "../wire/raw-field.ts";
 import { whole } from "../wire/whole.ts";
@@ -52,7 +52,7 @@ export async function refused(end: StreamEnd, hello: PendingHello, options: Sess
   const said = await refusalIn(end, hello, options);
   const meant = said ? goodbye(said.reason, said.retryAfterMs, end.message) : transportEnd(end);
   const expired = said?.reason === wire.GoodbyeReason.GOODBYE_REASON_TOKEN_EXPIRED;
-  if (!options.renew || !(expired || (!said && end.status === unauthenticated))) return meant;
+  if (!options.renew || !(expired || (!said && end.status === errorTable.unauthenticated.grpc))) return meant;
   try {
     const credentials = await options.renew(expired ? "expired" : "unknown");
     return credentials ? { kind: "renewed", credentials, end: meant } : meant;
@@ -64,8 +64,6 @@ export async function refused(end: StreamEnd, hello: PendingHello, options: Sess
   }
 }
 
-/** gRPC status number. */
-const unauthenticated = 16;
 /** SealRefusal.keyset_chain. */
 const refusalChainField = 4;
 
