@@ -4,6 +4,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import protobuf from "protobufjs/index.js";
 import { aegis } from "../src/wire/gen/messages.js";
+import { clusterService } from "../src/wire/service.ts";
+import { toLong } from "../src/wire/whole.ts";
 import peer from "./fixtures/peer-schema.json" with { type: "json" };
 import vectors from "./fixtures/vectors.json" with { type: "json" };
 
@@ -134,4 +136,28 @@ describe("bytes the peer's code produced", () => {
       expect(hex(inner.nonce)).toBe(nonce_hex);
       expect(hex(cluster.RotateEdgeKeyInner.encode(inner).finish())).toBe(inner_payload_hex);
     });
+});
+
+describe("a sealed frame on its stream", () => {
+  const { requestSerialize, responseSerialize } = clusterService.connectEdge;
+  const frame = (bytes: number) => ({
+    ...{ kind: 0x22, seq: toLong(7), timeMs: toLong(1_790_000_000_000) },
+    ...{ body: Buffer.alloc(bytes, "output "), auth: Buffer.alloc(32, 9) },
+  });
+
+  for (const bytes of [0, 1, 127, 128, 32 * 1024, 3 * 1024 * 1024])
+    test(`a body of ${bytes} bytes is what the generated encoder says`, () => {
+      const sealed = frame(bytes);
+      expect(cluster.EdgeEvent.decode(requestSerialize({ sealed }))).toEqual(
+        cluster.EdgeEvent.decode(cluster.EdgeEvent.encode({ sealed }).finish()),
+      );
+      expect(cluster.EdgeCommand.decode(responseSerialize({ sealed }))).toEqual(
+        cluster.EdgeCommand.decode(cluster.EdgeCommand.encode({ sealed }).finish()),
+      );
+    });
+
+  test("what stands beside a frame is not lost", () => {
+    const sent = { sealed: frame(3), shutdown: { detail: "beside it" } };
+    expect(Buffer.from(responseSerialize(sent))).toEqual(Buffer.from(cluster.EdgeCommand.encode(sent).finish()));
+  });
 });

@@ -12,12 +12,15 @@ import type { Log } from "../platform/log.ts";
 import { untilAbort } from "../platform/until-abort.ts";
 import { type Captured, nothingCaptured, type Pipe, type ToolResult } from "../tools/tool.ts";
 import { aegis } from "../wire/gen/messages.js";
+import { withRawFields } from "../wire/raw-field.ts";
 import { toLong } from "../wire/whole.ts";
 import { type Credit, createCredit } from "./credit.ts";
 import { type HeldOutput, progressRing } from "./progress-ring.ts";
 import { encodeResult, type ResultInput } from "./result.ts";
 
 const { CommandProgressEvent, SealedResult } = aegis.cluster.v1;
+/** CommandProgressEvent.chunk */
+const chunkField = 3;
 
 /** How long and how much waits for an acknowledgement; past any of the three the oldest result is dropped, loudly. */
 export const outboxLimits = { ageMs: 10 * 60_000, results: 64, bytes: 64 * 1024 * 1024 };
@@ -149,10 +152,11 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
       /** False when the transport wants no more for now. */
       function send(to: FrameSender, { pipe, offset, bytes }: HeldOutput): boolean {
         const skipped = offset - sent[pipe];
-        const body = CommandProgressEvent.encode({
-          ...{ commandId, chunk: bytes, sequence: chain.frames, stderr: pipe === "stderr", offset: toLong(offset) },
+        const about = CommandProgressEvent.encode({
+          ...{ commandId, sequence: chain.frames, stderr: pipe === "stderr", offset: toLong(offset) },
           ...(skipped > 0 && { skippedBytes: toLong(skipped) }),
         }).finish();
+        const body = withRawFields(about, chunkField, [bytes]);
         credit.spend(bytes.length);
         sent[pipe] = offset + bytes.length;
         const digest = digestOf(body);

@@ -1,6 +1,7 @@
 /**
- * Messages inside a message, as the bytes they came in: decoding one and encoding it again loses what this version does
- * not know, so what is kept or passed on is never made that way.
+ * Fields of a message as bytes. A message inside another is kept and passed on like this, because decoding it and encoding it
+ * again loses what this version does not know; and what is long is put into a message like this, because the generated
+ * encoder copies it several times.
  */
 import protobuf from "protobufjs/minimal.js";
 
@@ -18,9 +19,14 @@ export function rawFields(message: Uint8Array, field: number): Uint8Array[] {
   return found;
 }
 
-/** A message with these values of a repeated field behind what it holds. */
+/** What stands before the value of a length-delimited field. */
+export const fieldHead = (field: number, bytes: number): Uint8Array =>
+  protobuf.Writer.create()
+    .uint32((field << 3) | lengthDelimited)
+    .uint32(bytes)
+    .finish();
+
+/** A message with these values of a length-delimited field behind what it holds; each is copied once. */
 export function withRawFields(message: Uint8Array, field: number, values: readonly Uint8Array[]): Uint8Array {
-  const writer = protobuf.Writer.create();
-  for (const value of values) writer.uint32((field << 3) | lengthDelimited).bytes(value);
-  return Buffer.concat([message, writer.finish()]);
+  return Buffer.concat([message, ...values.flatMap((value) => [fieldHead(field, value.length), value])]);
 }

@@ -1,6 +1,7 @@
 /** The cluster service's methods as plain data: paths and codecs that a gRPC client and a gRPC server both accept. */
 import { limits } from "../platform/limits.ts";
 import { aegis, grpc } from "./gen/messages.js";
+import { fieldHead } from "./raw-field.ts";
 
 const cluster = aegis.cluster.v1;
 const health = grpc.health.v1;
@@ -13,6 +14,19 @@ interface Codec<In, Out> {
 
 const bytes = (data: Uint8Array): Buffer => Buffer.from(data.buffer, data.byteOffset, data.byteLength);
 
+const fieldOf = { sealed: 1000, body: 4 };
+
+/** Nearly every message carries one sealed frame, whose body may be long. */
+function serializer<In>(codec: Codec<In, unknown>): (message: In) => Buffer {
+  return (message) => {
+    const { sealed, ...others } = message as { sealed?: aegis.cluster.v1.SealedFrame.$Properties | null };
+    if (!sealed?.body || Object.keys(others).length > 0) return bytes(codec.encode(message).finish());
+    const { body, ...rest } = sealed;
+    const head = Buffer.concat([cluster.SealedFrame.encode(rest).finish(), fieldHead(fieldOf.body, body.length)]);
+    return Buffer.concat([fieldHead(fieldOf.sealed, head.length + body.length), head, body]);
+  };
+}
+
 function method<RequestIn, RequestOut, ResponseIn, ResponseOut>(
   path: string,
   request: Codec<RequestIn, RequestOut>,
@@ -23,9 +37,9 @@ function method<RequestIn, RequestOut, ResponseIn, ResponseOut>(
     path,
     requestStream: streams.client,
     responseStream: streams.server,
-    requestSerialize: (message: RequestIn) => bytes(request.encode(message).finish()),
+    requestSerialize: serializer(request),
     requestDeserialize: (data: Buffer) => request.decode(data),
-    responseSerialize: (message: ResponseIn) => bytes(response.encode(message).finish()),
+    responseSerialize: serializer(response),
     responseDeserialize: (data: Buffer) => response.decode(data),
   };
 }

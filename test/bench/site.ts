@@ -18,7 +18,7 @@ export const underWx = [
 
 export async function benchSite(): Promise<BenchSite> {
   const site = await installation();
-  return {
+  const bench: BenchSite = {
     ...site,
     async call(target, args) {
       const response = await fetch(`${site.httpUrl}/v1/edge/fleet/invoke`, {
@@ -31,12 +31,23 @@ export async function benchSite(): Promise<BenchSite> {
       const decoder = new TextDecoder();
       for await (const chunk of response.body ?? [])
         tail = (tail + decoder.decode(chunk, { stream: true })).slice(-400);
-      if (!tail.includes('"outcome":"complete"')) throw new Error(`the call did not succeed: ${tail}`);
+      if (!/"outcome":"complete","summary":\{"ok":1,/.test(tail)) throw new Error(`the call did not succeed: ${tail}`);
     },
     async openHost(name, { wx = false } = {}) {
-      return await site.addHost(name, { enroll: ["--full-access"], ...(wx ? { before: underWx } : {}) });
+      const host = await site.addHost(name, { enroll: ["--full-access"], ...(wx ? { before: underWx } : {}) });
+      // A daemon is connected a moment before its controller knows.
+      for (let attempt = 1; ; attempt++) {
+        const failure = await bench.call({ Node: name }, { command: "/bin/true" }).then(
+          () => null,
+          (error: unknown) => error,
+        );
+        if (failure === null) return host;
+        if (attempt === 50) throw failure;
+        await Bun.sleep(20);
+      }
     },
   };
+  return bench;
 }
 
 export interface Memory {
