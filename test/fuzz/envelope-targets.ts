@@ -21,7 +21,7 @@ import {
 } from "../../src/envelope/statement.ts";
 import { aegis } from "../../src/wire/gen/messages.js";
 import { toLong } from "../../src/wire/whole.ts";
-import type { FuzzTarget } from "./fuzz.ts";
+import { type FuzzTarget, taken } from "./fuzz.ts";
 import { mutated, mutatedText, type Random } from "./random.ts";
 
 const wire = aegis.cluster.v1;
@@ -91,7 +91,7 @@ function changedFrame(frame: Frame, by: Random): Frame {
 const same = (left: Frame, right: Frame) =>
   left.kind === right.kind && left.seq === right.seq && left.timeMs === right.timeMs;
 
-function randomStatement(by: Random): { name: StatementName; bytes: Uint8Array; said: string } {
+function randomStatement(by: Random): { name: StatementName; values: StatementValues<StatementName> } {
   const name = by.pick(Object.keys(layouts) as StatementName[]);
   const values: Record<string, unknown> = {};
   for (const [field, type] of Object.entries(layouts[name].fields)) {
@@ -101,11 +101,23 @@ function randomStatement(by: Random): { name: StatementName; bytes: Uint8Array; 
     else if (type === "lp") values[field] = Buffer.from(by.bytes(by.below(9))).toString("latin1");
     else values[field] = by.below(2 ** 31);
   }
-  const said = JSON.stringify([
+  return { name, values: values as StatementValues<StatementName> };
+}
+
+const inWords = (name: StatementName, values: object): string =>
+  JSON.stringify([
     name,
     Object.values(values).map((value) => (value instanceof Uint8Array ? Buffer.from(value).toString("hex") : value)),
   ]);
-  return { name, bytes: statement(name, values as StatementValues<StatementName>), said };
+
+/** A field of the layout, and a value that it cannot hold. */
+function unfit(name: StatementName, by: Random): [field: string, value: unknown] {
+  const fields = Object.entries(layouts[name].fields).filter(([, type]) => type !== "hash" && type !== "lp");
+  const [field, type] = by.pick(fields);
+  if (type === "id") return [field, by.pick(["", nodeId.toUpperCase(), `${nodeId}0`, nodeId.replaceAll("-", "")])];
+  if (type === "u32" || type === "u64")
+    return [field, by.pick([-1, 0.5, 2 ** 53, Number.NaN, Number.POSITIVE_INFINITY])];
+  return [field, by.bytes(by.pick([0, 15, 17, 31, 33]))];
 }
 
 const spokenStatements = new Map<string, string>();
@@ -133,6 +145,7 @@ export const envelopeTargets: readonly FuzzTarget[] = [
     name: "a changed frame is refused",
     run(by) {
       const { open, frame } = session();
+      if (by.below(8) === 0) return taken(open(frame).kind !== "refused", "an honest frame");
       const changed = changedFrame(frame, by);
       const outcome = open(changed);
       if (
@@ -145,16 +158,30 @@ export const envelopeTargets: readonly FuzzTarget[] = [
       )
         throw new Error(`accepted ${JSON.stringify(changed)}`);
       if (open(frame).kind !== "refused") throw new Error("the session went on after a frame that did not verify");
+      return outcome.kind === "refused" ? "refused" : "taken";
     },
   },
   {
     name: "no two statements are the same bytes",
     run(by) {
-      const { bytes, said } = randomStatement(by);
+      const { name, values } = randomStatement(by);
+      if (by.below(8) === 0) {
+        const [field = "", bad] = unfit(name, by);
+        try {
+          statement(name, { ...values, [field]: bad } as StatementValues<StatementName>);
+        } catch (error) {
+          if (error instanceof RangeError) return "refused";
+          throw error;
+        }
+        throw new Error(`${name} took ${String(bad)} for ${field}`);
+      }
+      const bytes = statement(name, values);
+      const said = inWords(name, values);
       const digest = Buffer.from(sha256(bytes)).toString("base64");
       const before = spokenStatements.get(digest);
       if (before !== undefined && before !== said) throw new Error(`${before} and ${said} are the same bytes`);
       if (spokenStatements.size < 50_000) spokenStatements.set(digest, said);
+      return "taken";
     },
   },
   {
@@ -176,20 +203,23 @@ export const envelopeTargets: readonly FuzzTarget[] = [
         by.below(2) === 0
           ? { ...given, sealHello: mutated(given.sealHello, by) }
           : { ...given, signature: mutated(given.signature, by) };
-      if (hearHello(given).kind !== "heard") throw new Error("an honest Hello was refused");
+      if (by.below(8) === 0) return taken(hearHello(given).kind === "heard", "an honest Hello");
       if (hearHello(changed).kind !== "refused") throw new Error("a changed Hello was heard");
+      return "refused";
     },
   },
   {
     name: "a changed token is refused, and reading one unverified never throws",
     run(by) {
-      const text = mutatedText(nodeToken, by, [".", "..", "=", "-", "_", "A", "eyJhbGciOiJub25lIn0", "\n"]);
+      const spice = [".", "..", "=", "-", "_", "A", "eyJhbGciOiJub25lIn0", "\n"];
+      const text = by.below(8) === 0 ? nodeToken : mutatedText(nodeToken, by, spice);
       readUnverified("enrollment", text);
       readUnverified("node", text);
       const outcome = verifyJwt("node", text, { keys, issuer: controllerId });
       if (outcome.kind === "valid" && text !== nodeToken) throw new Error(`accepted ${text}`);
       if (verifyJwt("user", text, { keys, issuer: controllerId }).kind === "valid")
         throw new Error("a node token passed as a user token");
+      return text === nodeToken ? taken(outcome.kind === "valid", "an honest token") : "refused";
     },
   },
   {
@@ -208,25 +238,31 @@ export const envelopeTargets: readonly FuzzTarget[] = [
       ]);
       const bytes = Buffer.from(text);
       const outcome = parseArgs(bytes);
-      if (outcome.kind !== "args") return;
+      if (outcome.kind !== "args") return "refused";
       if (JSON.stringify(outcome.value) !== bytes.toString("utf8")) throw new Error(`accepted ${text}`);
       if (/"__proto__"\s*:/.test(text)) throw new Error(`accepted __proto__ in ${text}`);
+      return "taken";
     },
   },
   {
     name: "a changed keyset is refused or means the same",
     run(by) {
       if (trusted.kind !== "trusted") throw new Error("the keyset does not verify");
-      const bytes = mutated(trusted.keyset.signed, by);
-      for (const outcome of [trustFirst(rootKey.keyId, [bytes]), trustStored(rootKey, bytes)])
+      const bytes = by.below(8) === 0 ? trusted.keyset.signed : mutated(trusted.keyset.signed, by);
+      const outcomes = [trustFirst(rootKey.keyId, [bytes]), trustStored(rootKey, bytes)];
+      for (const outcome of outcomes)
         if (outcome.kind === "trusted" && !Buffer.from(outcome.keyset.digest).equals(trusted.keyset.digest))
           throw new Error("another keyset was trusted");
+      const isTrusted = outcomes.every(({ kind }) => kind === "trusted");
+      return bytes === trusted.keyset.signed ? taken(isTrusted, "the honest keyset") : isTrusted ? "taken" : "refused";
     },
   },
   {
     name: "a key is usable or null",
     run(by) {
-      importPublicKey(by.below(3) === 0 ? by.bytes(by.below(40)) : mutated(nodeKey.raw, by));
+      const bytes = by.pick([by.bytes(by.below(40)), mutated(nodeKey.raw, by), nodeKey.raw]);
+      const key = importPublicKey(bytes);
+      return bytes === nodeKey.raw ? taken(key !== null, "an honest key") : key ? "taken" : "refused";
     },
   },
 ];

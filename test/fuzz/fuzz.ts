@@ -1,8 +1,8 @@
-/**
- * `npm run fuzz -- --cases N [--seed S] [--only WORDS]`: N cases over all targets. A finding is printed with the seed of its
- * very case, which `--seed` repeats alone.
- */
+/** Many cases over many targets, spread and counted: what each must hold, how often it was taken or refused, what was found. */
 import { type Random, random } from "./random.ts";
+
+/** Whether the case was taken for what it says, or refused. A target that only ever does one of them shows nothing. */
+export type Outcome = "taken" | "refused";
 
 export interface FuzzTarget {
   /** What must hold. */
@@ -10,7 +10,13 @@ export interface FuzzTarget {
   /** How many ordinary cases one of these is worth in time; fewer of it are run. */
   cost?: number;
   /** Throws on a finding. */
-  run(by: Random): void | Promise<void>;
+  run(by: Random): Outcome | Promise<Outcome>;
+}
+
+/** What is unchanged must be taken, or the refusal of everything else means nothing. */
+export function taken(isTaken: boolean, what: string): "taken" {
+  if (!isTaken) throw new Error(`${what} was refused`);
+  return "taken";
 }
 
 export interface Finding {
@@ -22,21 +28,36 @@ export interface Finding {
 /** Longest one case may take. */
 const maxCaseMs = 1_000;
 
+export interface TargetReport {
+  target: string;
+  taken: number;
+  refused: number;
+}
+
 export interface FuzzReport {
   cases: number;
+  targets: TargetReport[];
   findings: Finding[];
   slowestMs: number;
 }
 
-/** Spreads `cases` over the targets; stops a target at its first finding. */
-export async function fuzz(targets: readonly FuzzTarget[], cases: number, seed: number): Promise<FuzzReport> {
-  const report: FuzzReport = { cases: 0, findings: [], slowestMs: 0 };
+/** Spreads `cases` over the targets; stops a target at its first finding. `onCase` is told of each before it begins. */
+export async function fuzz(
+  targets: readonly FuzzTarget[],
+  cases: number,
+  seed: number,
+  onCase: (target: number, caseSeed: number) => void = () => {},
+): Promise<FuzzReport> {
+  const report: FuzzReport = { cases: 0, targets: [], findings: [], slowestMs: 0 };
   const share = cases / targets.reduce((sum, { cost = 1 }) => sum + 1 / cost, 0);
-  for (const target of targets) {
+  for (const [at, target] of targets.entries()) {
     const own = Math.max(1, Math.ceil(share / (target.cost ?? 1)));
+    const counts: TargetReport = { target: target.name, taken: 0, refused: 0 };
+    report.targets.push(counts);
     for (let index = 0; index < own; index++) {
       const caseSeed = (seed + Math.imul(index, 0x9e3779b1)) >>> 0;
-      const finding = await one(target, caseSeed, report);
+      onCase(at, caseSeed);
+      const finding = await one(target, caseSeed, report, counts);
       report.cases++;
       if (!finding) continue;
       report.findings.push(finding);
@@ -46,41 +67,19 @@ export async function fuzz(targets: readonly FuzzTarget[], cases: number, seed: 
   return report;
 }
 
-async function one(target: FuzzTarget, seed: number, report: FuzzReport): Promise<Finding | null> {
+async function one(
+  target: FuzzTarget,
+  seed: number,
+  report: FuzzReport,
+  counts: TargetReport,
+): Promise<Finding | null> {
   const started = performance.now();
   try {
-    await target.run(random(seed));
+    counts[await target.run(random(seed))]++;
   } catch (error) {
     return { target: target.name, seed, what: error instanceof Error ? (error.stack ?? error.message) : String(error) };
   }
   const tookMs = performance.now() - started;
   report.slowestMs = Math.max(report.slowestMs, tookMs);
   return tookMs > maxCaseMs ? { target: target.name, seed, what: `took ${Math.round(tookMs)} ms` } : null;
-}
-
-if (import.meta.main) {
-  const value = (flag: string) => {
-    const at = process.argv.indexOf(flag);
-    return at > 0 ? process.argv[at + 1] : undefined;
-  };
-  const { envelopeTargets } = await import("./envelope-targets.ts");
-  const { operatorTargets } = await import("./operator-targets.ts");
-  const { removeScratch, textTargets } = await import("./text-targets.ts");
-  const only = value("--only");
-  const targets = [...envelopeTargets, ...operatorTargets, ...textTargets].filter(
-    ({ name }) => only === undefined || name.includes(only),
-  );
-  const seed = Number(value("--seed") ?? Date.now() % 2 ** 32);
-  const cases = Number(value("--cases") ?? 10_000);
-  const started = performance.now();
-  const report = await fuzz(targets, cases, seed);
-  removeScratch();
-  for (const { target, seed: own, what } of report.findings)
-    console.error(
-      `finding: ${target}\n${what}\nrepeat: npm run fuzz -- --cases 1 --seed ${own} --only ${JSON.stringify(target)}\n`,
-    );
-  console.log(
-    `${report.cases} cases over ${targets.length} targets, seed ${seed}: ${report.findings.length} findings, slowest ${report.slowestMs.toFixed(1)} ms, ${((performance.now() - started) / 1000).toFixed(1)} s`,
-  );
-  process.exitCode = report.findings.length > 0 ? 1 : 0;
 }

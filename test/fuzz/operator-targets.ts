@@ -10,7 +10,7 @@ import { proveResult } from "../../src/envelope/proven-result.ts";
 import { importSigningKey } from "../../src/envelope/public-key.ts";
 import { signReceipt } from "../../src/envelope/receipt.ts";
 import { aegis } from "../../src/wire/gen/messages.js";
-import type { FuzzTarget } from "./fuzz.ts";
+import { type FuzzTarget, taken } from "./fuzz.ts";
 import { mutated } from "./random.ts";
 
 const wire = aegis.cluster.v1;
@@ -43,29 +43,38 @@ export const operatorTargets: readonly FuzzTarget[] = [
   {
     name: "a changed operator's proof is refused or means the same",
     run(by) {
-      const read = readOperatorProof(mutated(proofBytes, by));
-      if (!read || !verifyOperatorProof(operatorKey, call, read)) return;
+      const bytes = by.below(8) === 0 ? proofBytes : mutated(proofBytes, by);
+      const read = readOperatorProof(bytes);
+      const isProof = read !== null && verifyOperatorProof(operatorKey, call, read);
+      if (bytes === proofBytes) return taken(isProof, "an honest proof");
+      if (!isProof) return "refused";
       const kept = same(read.challenge, given.challenge) && same(read.statementId, given.statementId);
       if (!kept || read.issuedMs !== given.issuedMs || read.note !== given.note)
         throw new Error("another proof was taken");
+      return "taken";
     },
   },
   {
     name: "a changed challenge of a host is refused or means the same",
     run(by) {
-      const read = readOperatorChallenge(mutated(challengeBytes, by), { nodeId, tenant: "acme" });
-      if (!read) return;
+      const bytes = by.below(8) === 0 ? challengeBytes : mutated(challengeBytes, by);
+      const read = readOperatorChallenge(bytes, { nodeId, tenant: "acme" });
+      if (bytes === challengeBytes) return taken(read !== null, "an honest challenge");
+      if (!read) return "refused";
       if (!same(read.challenge, given.challenge) || read.hostName !== "web-1" || read.key.kid !== nodeKey.kid)
         throw new Error("another challenge was taken");
+      return "taken";
     },
   },
   {
     name: "a changed receipt proves nothing",
     run(by) {
+      if (by.below(8) === 0) return taken(proveResult(receipt, host) !== null, "an honest receipt");
       const part = by.pick(["commandBody", "result", "signature"] as const);
       const changed = { ...receipt, [part]: mutated(receipt[part], by) };
       if (proveResult(changed, host) && !same(changed[part], receipt[part]))
         throw new Error(`a changed ${part} was proven`);
+      return "refused";
     },
   },
 ];

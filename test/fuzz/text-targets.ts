@@ -1,5 +1,5 @@
 /** What people and peers write: settings, targets, paths, streams. Each is read, or refused in words, and never in between. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { formatSse, parseSse, type SseMessage } from "../../src/api/sse.ts";
@@ -11,7 +11,7 @@ import { readProxy } from "../../src/platform/proxy-env.ts";
 import { type SecurityContext, securityContextsSchema } from "../../src/policy/context.ts";
 import { evaluate } from "../../src/policy/evaluate.ts";
 import { aegis } from "../../src/wire/gen/messages.js";
-import type { FuzzTarget } from "./fuzz.ts";
+import { type FuzzTarget, taken } from "./fuzz.ts";
 import { mutated, mutatedText, type Random } from "./random.ts";
 
 const wire = aegis.cluster.v1;
@@ -26,9 +26,8 @@ async function orRefused<T>(codes: readonly ErrorCode[], work: () => T | Promise
   }
 }
 
+/** Below the folder that whoever runs the cases takes away. */
 const folder = mkdtempSync(join(tmpdir(), "aegis-fuzz-"));
-/** Takes away what the settings were written to. */
-export const removeScratch = (): void => rmSync(folder, { recursive: true, force: true });
 const config = `apiVersion: 100monkeys.ai/v1
 kind: NodeConfig
 metadata:
@@ -100,7 +99,12 @@ const invoke = wire.EdgeCommand.encode({
     toolName: "cmd.run",
     securityContextName: "default",
     argsJson: Buffer.from("{}"),
-    sealEnvelope: { tenantId: "acme", securityContextName: "default", userSecurityToken: "x" },
+    sealEnvelope: {
+      tenantId: "acme",
+      securityContextName: "default",
+      userSecurityToken: "x",
+      signature: new Uint8Array(64),
+    },
   },
 }).finish();
 
@@ -123,6 +127,15 @@ function pieces(bytes: Uint8Array, by: Random): Uint8Array[] {
   return out;
 }
 
+/** Null for bytes that are no message. */
+function decoded<T>(decode: () => T): T | null {
+  try {
+    return decode();
+  } catch {
+    return null;
+  }
+}
+
 export const textTargets: readonly FuzzTarget[] = [
   {
     name: "settings are read whole or refused by name, and no text turns strict off unseen",
@@ -137,6 +150,7 @@ export const textTargets: readonly FuzzTarget[] = [
       if (loaded && loaded.config.seal !== "strict" && /seal: strict/.test(text) && !/seal: compat/.test(text))
         throw new Error(`strict was lost in:\n${text}`);
       if ({}.constructor !== Object || "x" in {}) throw new Error("a prototype was changed");
+      return loaded ? "taken" : "refused";
     },
   },
   {
@@ -157,10 +171,11 @@ export const textTargets: readonly FuzzTarget[] = [
         "os=",
       ]);
       const target = await orRefused(["usage"], () => parseTarget(text, { bareNode: by.below(2) === 0 }));
-      if (target === undefined) return;
+      if (target === undefined) return "refused";
       const again = parseTarget(formatTarget(target), { bareNode: true });
       if (JSON.stringify(again) !== JSON.stringify(target))
         throw new Error(`${text} became ${JSON.stringify(target)}, then ${JSON.stringify(again)}`);
+      return "taken";
     },
   },
   {
@@ -176,7 +191,8 @@ export const textTargets: readonly FuzzTarget[] = [
       const expected = events.map(({ id, event, data }) => ({ id: String(id), event, data: JSON.stringify(data) }));
       if (JSON.stringify(read) !== JSON.stringify(expected))
         throw new Error(`read ${JSON.stringify(read)} of ${JSON.stringify(expected)}`);
-      await readAll(pieces(mutated(bytes, by), by));
+      const noise = await readAll(pieces(mutated(bytes, by), by));
+      return JSON.stringify(noise) === JSON.stringify(read) ? "taken" : "refused";
     },
   },
   {
@@ -201,16 +217,18 @@ export const textTargets: readonly FuzzTarget[] = [
         { tool: "fs.read", accesses: [{ kind: "path", mode: "read", path }], caller: { sub: "ann", scopes: [] } },
         world,
       );
-      if (verdict.kind !== "allowed") return;
+      if (verdict.kind !== "allowed") return "refused";
       const inside = path === "/srv/data" || path.startsWith("/srv/data/");
       if (!inside || /(?:^|\/)\.{1,2}(?:\/|$)|\/\/|\0/.test(path) || /^\/srv\/data\/secret(?:\/|$)/i.test(path))
         throw new Error(`allowed ${JSON.stringify(path)}`);
+      return "taken";
     },
   },
   {
     name: "another executable is never allowed",
     run(by) {
-      const executable = mutatedText("/usr/bin/uname", by, ["/", "..", " ", "\u0000", "uname", "*", "e"]);
+      const spice = ["/", "..", " ", "\u0000", "uname", "*", "e"];
+      const executable = by.below(8) === 0 ? "/usr/bin/uname" : mutatedText("/usr/bin/uname", by, spice);
       const verdict = evaluate(
         context,
         {
@@ -222,20 +240,19 @@ export const textTargets: readonly FuzzTarget[] = [
       );
       if (verdict.kind === "allowed" && executable !== "/usr/bin/uname")
         throw new Error(`allowed ${JSON.stringify(executable)}`);
+      return verdict.kind === "allowed" ? "taken" : "refused";
     },
   },
   {
     name: "messages of the wire decode or throw at once, and a call is read as a value",
     run(by) {
-      const bytes = by.below(4) === 0 ? by.bytes(by.below(200)) : mutated(invoke, by);
-      let command: ReturnType<typeof wire.EdgeCommand.decode>;
-      try {
-        wire.EdgeEvent.decode(bytes);
-        command = wire.EdgeCommand.decode(bytes);
-      } catch {
-        return; // bytes that are no message
-      }
-      if (command.invokeTool) readInvoke(command.invokeTool, { body: bytes, timeMs: 1, receivedAt: 1 });
+      const bytes = by.pick([by.bytes(by.below(200)), mutated(invoke, by), mutated(invoke, by), invoke]);
+      decoded(() => wire.EdgeEvent.decode(bytes));
+      const command = decoded(() => wire.EdgeCommand.decode(bytes));
+      if (!command) return "refused";
+      const reading = command.invokeTool && readInvoke(command.invokeTool, { body: bytes, timeMs: 1, receivedAt: 1 });
+      const isCall = reading?.kind === "call";
+      return bytes === invoke ? taken(isCall, "an honest call") : isCall ? "taken" : "refused";
     },
   },
   {
@@ -253,9 +270,11 @@ export const textTargets: readonly FuzzTarget[] = [
       ]);
       try {
         readProxy(text, "HTTPS_PROXY");
+        return "taken";
       } catch (error) {
         if (!(error instanceof AegisError) || error.code !== "config_invalid") throw error;
         if (error.message.includes("hunter2")) throw new Error(`the password is in ${error.message}`);
+        return "refused";
       }
     },
   },
