@@ -575,7 +575,7 @@ describe("the working set", () => {
     const lines = [
       `import { trimWorkingSet as trim } from ${JSON.stringify(trim)};`,
       "const before = process.memoryUsage().rss;",
-      `const trimmed = await trim([${JSON.stringify(parts)}]);`,
+      `const trimmed = await trim([${JSON.stringify(parts)}], { deep: true });`,
       "const shrank = process.memoryUsage().rss < before / 2;",
       "console.log(JSON.stringify({ trimmed, shrank }));",
     ];

@@ -39,7 +39,7 @@ import { performed, untilUntouched } from "./owner-request.ts";
 import { isPaused } from "./pause.ts";
 import { protectedPaths } from "./protected.ts";
 import type { PushedSettings, StreamSettings } from "./push-config.ts";
-import { watchQuiet } from "./quiet.ts";
+import { type Quietness, watchQuiet } from "./quiet.ts";
 import { renewed } from "./reload.ts";
 import { replayGuard } from "./replay.ts";
 import { type OwnerRequest, serveRequests } from "./requests.ts";
@@ -72,8 +72,8 @@ export interface DaemonOptions {
   /** Settings, keys and policy are valid, and the first dial has begun. */
   onReady?: () => void;
   onState?: (state: StatusReport["state"]) => void;
-  /** A start, or calls, are over, and nothing goes on. */
-  onQuiet?: () => void;
+  /** Nothing goes on: after a start, after calls, and with each heartbeat from then on. */
+  onQuiet?: (after: Quietness) => void;
   /** Is given what reads the settings again, to call whenever that is wanted; answers how to end that. */
   onReload?: (reload: () => Promise<void>) => () => void;
   /** Instead of gRPC. */
@@ -246,7 +246,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const stopSessions = new AbortController();
   const quiet = watchQuiet({
     ...{ clock, signal: stopSessions.signal, calls: () => invocations },
-    onQuiet: () => options.onQuiet?.(),
+    onQuiet: (after) => options.onQuiet?.(after),
   });
   let begun = false;
   const shared: Omit<CompatSessionOptions, keyof NodeCredentials> = {

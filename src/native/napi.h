@@ -12,6 +12,7 @@ typedef napi_value (*napi_callback)(napi_env, napi_callback_info);
 /* Each answers 0 when it worked. */
 extern int napi_get_cb_info(napi_env, napi_callback_info, size_t *count, napi_value *arguments, napi_value *self, void **data);
 extern int napi_get_value_string_utf8(napi_env, napi_value, char *buffer, size_t size, size_t *length);
+extern int napi_get_value_bool(napi_env, napi_value, _Bool *);
 extern int napi_create_int32(napi_env, int32_t, napi_value *);
 extern int napi_create_function(napi_env, const char *name, size_t length, napi_callback, void *data, napi_value *);
 extern int napi_set_named_property(napi_env, napi_value object, const char *name, napi_value);

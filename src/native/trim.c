@@ -1,9 +1,11 @@
-/* trim(): gives back the clean file pages of this process: its resident size falls, and what is used again comes from the
- * page cache or the file. What it has changed is never lost. Answers how many mappings were given back, or a negative errno. */
+/* trim(deep): gives back the clean file pages of this process: its resident size falls, and what is used again comes from
+ * the page cache. `deep`: also those of what it has changed in part, which the page cache may then lose as well. What has
+ * changed is never lost. Answers how many mappings were given back, or a negative errno. */
 #define _GNU_SOURCE
 #include "napi.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -11,7 +13,7 @@
 #define MADV_PAGEOUT 21
 #endif
 
-/* Reads one number of /proc/self/maps; `*at` is left behind it. */
+/* Reads one number of /proc/self/smaps; `*at` is left behind it. */
 static unsigned long number(const char **at, unsigned base) {
   unsigned long value = 0;
   for (;; (*at)++) {
@@ -22,28 +24,44 @@ static unsigned long number(const char **at, unsigned base) {
   }
 }
 
-/* 1 when the mapping of this line was given back. A line: from-to rwxp offset major:minor inode path */
-static int trim_line(const char *line) {
+struct mapping {
+  unsigned long from, to;
+  int of_file, writable;
+};
+
+/* A line that begins a mapping: from-to rwxp offset major:minor inode path. 0 for every other line. */
+static int begins(const char *line, struct mapping *mapping) {
   const char *at = line;
   unsigned long from = number(&at, 16);
-  if (*at++ != '-') return 0;
-  unsigned long to = number(&at, 16);
-  const char *rights = ++at;
-  at += 5;
+  if (at == line || *at++ != '-') return 0;
+  mapping->from = from;
+  mapping->to = number(&at, 16);
+  mapping->writable = at[2] == 'w';
+  at += 6;
   number(&at, 16), at++;
   number(&at, 16), at++;
   number(&at, 16), at++;
-  if (number(&at, 10) == 0) return 0; /* not of a file */
-  /* Only of what nobody can write is it certain that the file has it all; of the rest the kernel takes what the file has. */
-  int is_code = rights[2] == 'x' && rights[1] != 'w';
-  return !madvise((void *)from, to - from, is_code ? MADV_DONTNEED : MADV_PAGEOUT);
+  mapping->of_file = number(&at, 10) != 0;
+  return 1;
 }
 
-static int trim_all(void) {
+/* 1 when it was given back. `changed`: how much of it is no longer what the file has. */
+static int give_back(const struct mapping *mapping, unsigned long changed, int deep) {
+  if (!mapping->of_file) return 0;
+  /* Only of what nobody can change, and nobody has, is it certain that the file has it all; of the rest the kernel takes
+   * what the file has and no other process uses. */
+  int is_whole = !mapping->writable && changed == 0;
+  if (!is_whole && !deep) return 0;
+  return !madvise((void *)mapping->from, mapping->to - mapping->from, is_whole ? MADV_DONTNEED : MADV_PAGEOUT);
+}
+
+static int trim_all(int deep) {
+  static const char changed[] = "Anonymous:";
   static char maps[1 << 20];
+  struct mapping mapping = {0, 0, 0, 0};
   size_t length = 0;
   ssize_t got;
-  int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), trimmed = 0;
+  int fd = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC), trimmed = 0;
   if (fd < 0) return -errno;
   while (length < sizeof maps - 1 && (got = read(fd, maps + length, sizeof maps - 1 - length)) > 0) length += (size_t)got;
   close(fd);
@@ -51,17 +69,23 @@ static int trim_all(void) {
   for (const char *line = maps; *line; line++) {
     const char *end = line;
     while (*end && *end != '\n') end++;
-    if (*end) trimmed += trim_line(line);
-    else break; /* cut off: not judged */
+    if (!*end) break; /* cut off: not judged */
+    if (!begins(line, &mapping) && !strncmp(line, changed, sizeof changed - 1)) {
+      const char *at = line + sizeof changed - 1;
+      while (*at == ' ') at++;
+      trimmed += give_back(&mapping, number(&at, 10), deep);
+    }
     line = end;
   }
   return trimmed;
 }
 
 static napi_value trim(napi_env env, napi_callback_info info) {
-  (void)info;
-  napi_value answer;
-  napi_create_int32(env, trim_all(), &answer);
+  size_t count = 1;
+  napi_value argument, answer;
+  _Bool deep = 0;
+  if (!napi_get_cb_info(env, info, &count, &argument, NULL, NULL) && count == 1) napi_get_value_bool(env, argument, &deep);
+  napi_create_int32(env, trim_all(deep), &answer);
   return answer;
 }
 

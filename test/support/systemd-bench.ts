@@ -31,6 +31,8 @@ export interface BenchOptions {
   rootFolder?: string;
   /** Where the executable lies inside. */
   place?: string;
+  /** The controller and its operator run a copy of the executable, as on another machine: no page of it is shared. */
+  apart?: boolean;
   /** Further folders or files that lie inside, read-only: path outside -> path inside. */
   binds?: Readonly<Record<string, string>>;
 }
@@ -38,6 +40,7 @@ export interface BenchOptions {
 export async function systemdBench({
   rootFolder,
   place = "/usr/local/bin/aegis",
+  apart = false,
   binds = {},
 }: BenchOptions = {}): Promise<SystemdBench> {
   const folder = mkdtempSync(join(tmpdir(), "aegis-systemd-"));
@@ -72,13 +75,14 @@ export async function systemdBench({
     if (exit !== 0) throw new Error(`${words.join(" ")} ended with ${exit}:\n${said}`);
     return said;
   };
+  const other = apart ? "/srv/operator/aegis" : place;
   const self: SystemdBench = {
     user: (line) => bench("exec", line),
     root: (line) => bench("root", line),
     operator: (line) =>
       bench(
         "root",
-        `export HOME=/srv/operator AEGIS_CONTROLLER=http://localhost:8088 AEGIS_USER_TOKEN=$(cat /srv/operator/token); ${line.startsWith("aegis") ? `${place}${line.slice(5)}` : line}`,
+        `export HOME=/srv/operator AEGIS_CONTROLLER=http://localhost:8088 AEGIS_USER_TOKEN=$(cat /srv/operator/token); ${line.startsWith("aegis") ? `${other}${line.slice(5)}` : line}`,
       ),
     async token(name) {
       const { said } = await self.operator(`aegis edge token issue --name ${name} -o json`);
@@ -92,7 +96,7 @@ export async function systemdBench({
     async startController() {
       await must(
         "root",
-        `systemd-run --quiet --collect --unit=controller --setenv=HOME=/srv/operator ${place} controller start && for i in $(seq 100); do (exec 3<>/dev/tcp/localhost/8088) 2>/dev/null && exit 0; sleep 0.05; done; exit 1`,
+        `systemd-run --quiet --collect --unit=controller --setenv=HOME=/srv/operator ${other} controller start && for i in $(seq 100); do (exec 3<>/dev/tcp/localhost/8088) 2>/dev/null && exit 0; sleep 0.05; done; exit 1`,
       );
     },
     async stopController() {
@@ -104,7 +108,7 @@ export async function systemdBench({
     await must("up");
     await must(
       "root",
-      `mkdir -p /srv/operator && export HOME=/srv/operator && ${place} controller init --public-endpoint localhost:50056 && ${place} controller token create --name tester --scope aegis.admin --context default --context operator > /srv/operator/token`,
+      `mkdir -p /srv/operator && export HOME=/srv/operator && ${apart ? `cp ${place} ${other} && ` : ""}${other} controller init --public-endpoint localhost:50056 && ${other} controller token create --name tester --scope aegis.admin --context default --context operator > /srv/operator/token`,
     );
     await self.startController();
   } catch (error) {
