@@ -8,10 +8,12 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { CallRequest } from "../src/controller/dispatch-types.ts";
+import { mintNodeToken } from "../src/controller/node-token.ts";
 import type { FrameKind } from "../src/envelope/frame.ts";
 import { trustFirst } from "../src/envelope/keyset.ts";
 import { readOperatorChallenge, signOperatorProof } from "../src/envelope/operator.ts";
 import { importSigningKey, newSeed, type SigningKey } from "../src/envelope/public-key.ts";
+import { signRotateGrant } from "../src/envelope/rotation.ts";
 import { statement } from "../src/envelope/statement.ts";
 import { publicKeyText } from "../src/identity/operator-key.ts";
 import { type Clock, systemClock } from "../src/platform/clock.ts";
@@ -84,7 +86,9 @@ type Answer = ReturnType<typeof wire.CommandResultEvent.decode>;
 
 interface Attacker {
   rogue: RogueController;
-  /** The host's tools, as it tells them itself. */
+  /** How often the host asked for a new token. */
+  renewals(): number;
+  /** The host's tools, as it told them last. */
   tools: string[];
   /** Sends a call and waits for the host's answer. */
   call(request: Partial<CallRequest>): Promise<Answer>;
@@ -103,7 +107,6 @@ async function attack(keys: StrictKeys = loot): Promise<Attacker> {
   const time = () => Date.now();
   const rogue = rogueController(keys, identity, time);
   const over = Promise.withResolvers<void>();
-  let tools: string[] = [];
   let challenge: Uint8Array = new Uint8Array();
   let streams = 0;
   // Looks whenever something comes: there are thousands of answers.
@@ -114,6 +117,32 @@ async function attack(keys: StrictKeys = loot): Promise<Attacker> {
     look();
     return length;
   };
+  // A renewal that the host asks for is answered as whoever has all keys can, for another identity than the host's own.
+  let renewals = 0;
+  rogue.link.rotate = async ({ currentEnvelope }) => {
+    const { nodeId } = identity;
+    const own = readFileSync(host.file("node.key"));
+    const taken = [
+      { nodeKey: newKey(), tenantId: tenant },
+      { nodeKey: importSigningKey(own), tenantId: "another" },
+    ][renewals++ % 2] as { nodeKey: SigningKey; tenantId: string };
+    const { token } = mintNodeToken({
+      ...{
+        ...taken,
+        nodeId,
+        endpoint: "c:1",
+        controllerId: keys.controllerId,
+        nowMs: time(),
+        tokenKey: keys.keys.token,
+      },
+    });
+    const rotation = currentEnvelope?.payload ?? new Uint8Array();
+    const grant = { nodeId, rotation, nodeToken: Buffer.from(token), overlapUntilMs: 0 };
+    return wire.RotateEdgeKeyResponse.create({
+      nodeSecurityToken: token,
+      rotateGrant: signRotateGrant(keys.keys.command, grant),
+    });
+  };
   const open = rogue.link.open;
   rogue.link.open = (...given) => {
     streams++;
@@ -122,9 +151,7 @@ async function attack(keys: StrictKeys = loot): Promise<Attacker> {
 
   async function session(): Promise<void> {
     await eventually("a Hello", () => rogue.events[0]?.hello !== undefined && rogue.events.length === 1);
-    const { capabilities } = wire.SealHello.decode(rogue.events[0]?.hello?.sealHello ?? new Uint8Array());
-    tools = wire.EdgeCapabilities.decode(capabilities).tools.map(({ name }) => name ?? "");
-    rogue.send(sealed(rogue.accept()));
+    rogue.send(sealed(rogue.accept({ body: { mustRefresh: true } })));
     await eventually("CONFIRM", () => rogue.events.length > 1);
     const confirm = wire.SealConfirm.decode(frameOf(rogue.events[1] as never).body).operatorChallenge;
     challenge = confirm ? wire.OperatorChallenge.encode(confirm).finish() : new Uint8Array();
@@ -143,8 +170,12 @@ async function attack(keys: StrictKeys = loot): Promise<Attacker> {
   );
   const attacker: Attacker = {
     rogue,
+    renewals: () => renewals,
     get tools() {
-      return tools;
+      const { capabilities } = wire.SealHello.decode(rogue.events[0]?.hello?.sealHello ?? new Uint8Array());
+      const told = rogue.events.slice(1).map((event) => frameOf(event));
+      const newest = told.findLast(({ kind }) => kind === 0x24)?.body ?? capabilities;
+      return wire.EdgeCapabilities.decode(newest).tools.map(({ name }) => name ?? "");
     },
     async call(request) {
       const commandId = request.commandId ?? randomUUID();
@@ -207,15 +238,17 @@ const argumentsFor = (tool: string): string[] => [
         { path: join(host.stateDir, "node.key") },
       ].map((args) => JSON.stringify(args))
     : ["{}"]),
+  ...(tool.startsWith("mcp.") ? [JSON.stringify({ path: canary() })] : []),
 ];
 
 const tenant = "acme";
-/** A proof for touching the canary by `cmd.run`, under the challenge the host has now. */
-function proofFor(attacker: Attacker, key: SigningKey, statementId: Uint8Array = randomBytes(16)): Uint8Array {
+const byCommand = () => ({ tool: "cmd.run", argsJson: touch() });
+/** A proof for touching the canary, under the challenge the host has now. */
+function proofFor(attacker: Attacker, key: SigningKey, { tool, argsJson } = byCommand()): Uint8Array {
   const { nodeId } = identity;
   const challenge = readOperatorChallenge(attacker.challenge(), { nodeId, tenant })?.challenge ?? new Uint8Array(32);
-  const call = { nodeId, tenant, context: "operator", tool: "cmd.run", argsJson: Buffer.from(touch()), deadlineMs: 0 };
-  return signOperatorProof(key, call, { challenge, statementId, issuedMs: Date.now(), note: "" });
+  const call = { nodeId, tenant, context: "operator", tool, argsJson: Buffer.from(argsJson), deadlineMs: 0 };
+  return signOperatorProof(key, call, { challenge, statementId: randomBytes(16), issuedMs: Date.now(), note: "" });
 }
 const signedTouch = (operator: Uint8Array): Partial<CallRequest> => ({
   ...{ context: "operator", tool: "cmd.run", argsJson: touch(), operator },
@@ -282,9 +315,14 @@ const pushes: Record<string, unknown>[] = [
 ];
 
 test("32 a stolen controller, with every key and every row, makes nothing run", async () => {
-  settings({ ...quickly, require_operator_signature: true, trusted_operators: trusted() });
+  const server = { name: "notes", command: process.execPath, args: [join(import.meta.dir, "support/mcp-server.js")] };
+  settings({
+    ...{ ...quickly, mcp_servers: [server] },
+    ...{ require_operator_signature: true, trusted_operators: trusted() },
+  });
   const attacker = await attack();
   const before = identityFiles();
+  await eventually("the MCP server's tools", () => attacker.tools.includes("mcp.notes.touch"));
 
   // First it only carries what the operator signed: that runs, so what follows could be seen.
   const used = proofFor(attacker, operator);
@@ -347,11 +385,17 @@ test("32 a stolen controller, with every key and every row, makes nothing run", 
   for (const operator of recorded) nothingRan(await last.call(signedTouch(operator)));
 
   expect(identityFiles()).toEqual(before);
+  expect(attacker.renewals()).toBeGreaterThanOrEqual(2);
   // The same host, the same minute, and the operator's own signature: so it was that which was missing.
   expect(await last.call(signedTouch(proofFor(last, operator)))).toMatchObject({
     started: true,
     result: { ok: true },
   });
+  expect(existsSync(canary())).toBe(true);
+  rmSync(canary());
+  const byServer = { tool: "mcp.notes.touch", argsJson: JSON.stringify({ path: canary() }) };
+  const said = await last.call({ context: "operator", ...byServer, operator: proofFor(last, operator, byServer) });
+  expect(said).toMatchObject({ started: true, result: { ok: true } });
   expect(existsSync(canary())).toBe(true);
   await last.stop();
 });

@@ -2,12 +2,19 @@
 import { describe, expect, test } from "bun:test";
 import { securityContextsSchema } from "../policy/context.ts";
 import { defaultContext, operatorContext } from "../policy/written-contexts.ts";
+import { createRegistry } from "../tools/registry.ts";
+import type { Tool } from "../tools/tool.ts";
 import { operatorOnly } from "./operator-only.ts";
 
-const tools = [
-  ...["cmd.run", "fs.write", "fs.delete", "service.restart", "job.kill"].map((name) => ({ name, readOnly: false })),
-  ...["host.info", "fs.read", "service.status"].map((name) => ({ name, readOnly: true })),
-];
+const tool = (name: string, readOnly: boolean): Tool => ({
+  descriptor: { name, readOnly, description: "", inputSchema: {}, destructive: !readOnly, fleetCapable: true },
+  ...(name === "job.kill" && { followsUp: true }),
+  prepare: () => Promise.reject(new Error("nobody calls it")),
+});
+const tools = createRegistry([
+  ...["cmd.run", "fs.write", "fs.delete", "service.restart", "job.kill", "job.start"].map((name) => tool(name, false)),
+  ...["host.info", "fs.read", "service.status"].map((name) => tool(name, true)),
+]);
 const everybody = [{ sub: "*" }];
 
 function judged(contexts: unknown[], config: { require?: boolean; mcp?: string[] } = {}) {
@@ -50,7 +57,7 @@ describe("yes", () => {
     ],
     ["commands, and none of them", context({ tool_pattern: "cmd.run" })],
     ["files to read", context({ tool_pattern: "fs.read", path_allowlist: ["**"] })],
-    ["jobs to stop", context({ tool_pattern: "job.*" })],
+    ["jobs to stop", context({ tool_pattern: "job.kill" })],
     ["another server than the one there is", context({ tool_pattern: "mcp.web.*" }), { mcp: ["files"] }],
     [
       "a server's tools, all denied",
@@ -96,15 +103,16 @@ describe("no", () => {
       "cmd.run",
     ],
     ["a shell", context({ tool_pattern: "cmd.run", run_as_shell: true }), "cmd.run"],
-    ["all tools, no commands", context({ tool_pattern: "*", path_allowlist: ["/srv"] }), "fs.write"],
-    ["files to write", context({ tool_pattern: "fs.*", path_allowlist: ["/srv"] }), "fs.write"],
+    ["all tools, no commands", context({ tool_pattern: "*", path_allowlist: ["/srv"] }), "fs.delete"],
+    ["files to write", context({ tool_pattern: "fs.*", path_allowlist: ["/srv"] }), "fs.delete"],
+    ["what only its name makes a job's", context({ tool_pattern: "job.*" }), "job.start"],
     ["services", context({ tool_pattern: "service.*" }), "service.restart"],
     ["tools of a server that could do anything", context({ tool_pattern: "mcp.files.*" }), "mcp.files.*", ["files"]],
     ["one tool of such a server", context({ tool_pattern: "mcp.files.read_file" }), "mcp.files.*", ["files"]],
     ["every such server", context({ tool_pattern: "mcp.*" }), "mcp.files.*", ["files"]],
     [
       "such a server, one tool of it denied",
-      context({ tool_pattern: "*" }, { deny_list: ["mcp.files.rm", "cmd.*", "fs.*", "service.*"] }),
+      context({ tool_pattern: "*" }, { deny_list: ["mcp.files.rm", "cmd.*", "fs.*", "job.*", "service.*"] }),
       "mcp.files.*",
       ["files"],
     ],

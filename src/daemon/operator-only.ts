@@ -5,7 +5,7 @@
 import type { SecurityContext } from "../policy/context.ts";
 import { matchesTool } from "../policy/match.ts";
 import { harmlessCommands } from "../policy/written-contexts.ts";
-import type { ToolDescriptor } from "../tools/tool.ts";
+import type { Registry } from "../tools/registry.ts";
 
 export type OperatorOnly = { holds: true } | { holds: false; context: string; tool: string };
 
@@ -16,14 +16,14 @@ interface Judged {
   mcpServers: readonly { name: string }[];
 }
 
-type Tool = Pick<ToolDescriptor, "name" | "readOnly">;
-
 export function operatorOnly(
   { requireOperatorSignature, contexts, mcpServers }: Judged,
-  tools: readonly Tool[],
+  tools: Registry,
 ): OperatorOnly {
   if (requireOperatorSignature) return { holds: true };
-  const changing = tools.filter(({ name, readOnly }) => !readOnly && !isJobHandle(name)).map(({ name }) => name);
+  // What only follows up a call was judged when that call began.
+  const isChanging = (name: string) => !tools.get(name)?.followsUp;
+  const changing = tools.list().flatMap(({ name, readOnly }) => (!readOnly && isChanging(name) ? [name] : []));
   const all = [...changing, ...mcpServers.map(({ name }) => `mcp.${name}.*`)];
   for (const context of contexts.values()) {
     const tool = all.find((one) => allowsUnsigned(context, one));
@@ -31,9 +31,6 @@ export function operatorOnly(
   }
   return { holds: true };
 }
-
-/** A job's own call was judged when it began; what its handle can do is wait for it and end it. */
-const isJobHandle = (tool: string): boolean => tool.startsWith("job.");
 
 /** `tool` is a name, or `mcp.SERVER.*` for whatever that server may turn out to have. */
 function allowsUnsigned(context: SecurityContext, tool: string): boolean {

@@ -200,7 +200,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
       ...{ nodeId, tenantId, seal, version, state: "connecting", controller: config.controller.url },
       ...{ pid: process.pid, started: (await processStart(process.pid)) ?? "unknown" },
       ...{ connectedSince: null, lastError: null, retryAt: null, identity: tools.identity },
-      operatorOnly: operatorOnly(config, tools.registry.list()),
+      operatorOnly: operatorOnly(config, tools.registry),
       ...keyFacts(),
       ...{ paused: isPaused(stateDir), draining: false, activeCalls: 0, queuedCalls: 0 },
       ...{ undeliveredResults: 0, at: iso(clock.now()) },
@@ -231,7 +231,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
       config = next;
       const { contexts, requireOperatorSignature } = config;
       host = { ...host, contexts, requireOperatorSignature };
-      status.update({ operatorOnly: operatorOnly(config, tools.registry.list()) });
+      status.update({ operatorOnly: operatorOnly(config, tools.registry) });
       invocations.allow(config.maxConcurrent);
       tell("capabilities");
       // The next challenge says which contexts need an operator's signature now.

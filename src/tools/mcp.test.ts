@@ -77,7 +77,7 @@ test("its tools are listed with their schemas, and what nothing is known of coun
   await tools.learn();
   const listed = registry.list();
   expect(listed.map(({ name }) => name)).toEqual(
-    ["crash", "echo", "env", "fail", "long", "slow"].map((name) => `mcp.srv.${name}`),
+    ["crash", "echo", "env", "fail", "long", "slow", "touch"].map((name) => `mcp.srv.${name}`),
   );
   expect(listed[1]).toEqual({
     ...{ name: "mcp.srv.echo", description: "Says it back", readOnly: true, destructive: false, fleetCapable: true },

@@ -1,4 +1,6 @@
 // A server as MCP has it, without any library: what it does is told by its first argument.
+import { closeSync, openSync } from "node:fs";
+
 const mode = process.argv[2] ?? "well";
 const say = (message) => process.stdout.write(`${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`);
 const tools = () => [
@@ -13,6 +15,7 @@ const tools = () => [
   { name: "crash", inputSchema: { type: "object" } },
   { name: "env", inputSchema: { type: "object" } },
   { name: "long", inputSchema: { type: "object" } },
+  { name: "touch", inputSchema: { type: "object" } },
   { name: "not/nameable", inputSchema: { type: "object" } },
   ...(changed ? [{ name: "added", inputSchema: { type: "object" } }] : []),
 ];
@@ -26,6 +29,9 @@ function call(id, { name, arguments: args = {}, _meta = {} }) {
       return say({ id, result: text(`you said ${args.text}`) });
     case "env":
       return say({ id, result: text(JSON.stringify(process.env)) });
+    case "touch":
+      closeSync(openSync(args.path, "a"));
+      return say({ id, result: text("touched") });
     case "long":
       return say({ id, result: text("x".repeat(args.bytes)) });
     case "fail":
