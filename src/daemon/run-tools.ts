@@ -1,7 +1,7 @@
 /** The tools this host offers, and how they are kept away from its identity. */
 import { join } from "node:path";
 import { AegisError } from "../errors.ts";
-import { findLauncher, identityProtection, launcherDirs } from "../native/launcher.ts";
+import { confinement } from "../native/confinement.ts";
 import type { Clock } from "../platform/clock.ts";
 import { type Log, type Secret, silentLog } from "../platform/log.ts";
 import type { Environment } from "../platform/paths.ts";
@@ -38,6 +38,8 @@ export interface HostToolsOptions {
   clock: Clock;
   env: Environment;
   home: string;
+  /** This system's own unless stated. */
+  platform?: NodeJS.Platform;
   mcpServers?: readonly McpServerSpec[];
   log?: Log;
   /** A secret the owner keeps on this host; null when there is none of that name. */
@@ -57,16 +59,16 @@ export async function hostTools({
   clock,
   env,
   home,
+  platform = process.platform,
   ...more
 }: HostToolsOptions): Promise<HostTools> {
-  const found = await findLauncher({
-    dirs: launcherDirs(stateDir, env),
+  const { launcher, wrapper, protection } = await confinement({
+    ...{ platform, stateDir, home, env, uid: process.geteuid?.() ?? -1 },
     run: systemProgram(clock),
     protectedPaths: protectedPaths.closed,
     readOnlyPaths: protectedPaths.readOnly,
   });
-  const launcher = found.kind === "found" ? found.launcher : null;
-  const runner = systemProcesses({ clock, launcher });
+  const runner = systemProcesses({ clock, launcher, wrapper });
   const host = { runner, clock, path: systemPath, home };
   const commands = commandHost(host);
   const jobs = createJobs(commands, join(stateDir, "run", "jobs"));
@@ -84,7 +86,6 @@ export async function hostTools({
   ];
   const registry = createRegistry(own, [mcp]);
   const close = async () => void (await Promise.all([jobs.close(), mcp.close()]));
-  const protection = identityProtection(found, { env, uid: process.geteuid?.() ?? -1 });
   const identity =
     protection.kind === "protected"
       ? { protected: true, detail: [...protection.leavesOpen] }

@@ -317,6 +317,31 @@ needs("linux")("no descriptor and no process is left by many runs", async () => 
 
 const throughLauncher = needs(`file:${launchPath}`);
 
+test("through a wrapper the command is another program's to start, with the same bytes, environment and end", async () => {
+  const wrapperPath = join(directory, "wrapper.sh");
+  // As sandbox-exec: takes its own words up to --, and becomes the command.
+  writeFileSync(wrapperPath, '#!/bin/sh\nwhile [ "$1" != -- ]; do echo "took $1" >&2; shift; done; shift; exec "$@"\n');
+  chmodSync(wrapperPath, 0o755);
+  const wrapper = {
+    path: wrapperPath,
+    args: ({ command, args }: { command: string; args: readonly string[] }) => [
+      "-p",
+      "a profile",
+      "--",
+      command,
+      ...args,
+    ],
+  };
+  const wrapped = systemProcesses({ clock: hurried, launcher: null, wrapper });
+  const args = ["-c", 'printf "%s|" "$X" "$@"; exit 3', "sh", "a b"];
+  const { end, stdout, stderr } = await run("", { args, env: { PATH: "/usr/bin:/bin", X: "y" } }, wrapped);
+  expect(end).toEqual({ kind: "exited", code: 3, stopped: false, outlived: 0, left: [] });
+  expect([stdout.toString(), stderr.toString()]).toEqual(["y|a b|", "took -p\ntook a profile\n"]);
+  const { handle, run: ended } = start("", { executable: "/bin/sleep", name: "sleep", args: ["60"] }, wrapped);
+  handle.stop();
+  expect((await ended).end).toMatchObject({ kind: "signal", stopped: true, left: [] });
+});
+
 throughLauncher("through the launcher bytes, status, signal, name and standard input are the same", async () => {
   const { end, stdout } = await run(
     "cat; echo $0; exit 3",

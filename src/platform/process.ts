@@ -75,9 +75,18 @@ export interface Launcher {
   rules?(): number | null;
 }
 
+/** A program that confines itself and then becomes the command: the same process, the same end. */
+export interface Wrapper {
+  path: string;
+  /** What stands after its path to run `command`, an absolute path, as `name` with `args`. */
+  args(spec: { command: string; name: string; args: readonly string[] }): readonly string[];
+}
+
 export interface ProcessesOptions {
   clock: Clock;
   launcher: Launcher | null;
+  /** Stands before a command where there is no launcher. */
+  wrapper?: Wrapper | null;
   /** Makes a pipe. Without it a child's output is a socket, on which a program cannot open /dev/stdout anew. */
   makePipe?: () => { read: number; write: number };
 }
@@ -91,7 +100,7 @@ const killWaitMs = 3_000;
 /** How long a pipe may stay open and silent once everything that came from the process is gone. */
 const silentPipeMs = 2_000;
 
-export function systemProcesses({ clock, launcher, makePipe }: ProcessesOptions): ProcessRunner {
+export function systemProcesses({ clock, launcher, wrapper = null, makePipe }: ProcessesOptions): ProcessRunner {
   const pause = (ms: number) => clock.sleep(ms, new AbortController().signal);
   return { start: (spec) => start(spec) };
 
@@ -112,8 +121,10 @@ export function systemProcesses({ clock, launcher, makePipe }: ProcessesOptions)
       child = Bun.spawn({
         cmd: launcher
           ? [launcher.path, "--report-fd", "3", ...launcher.args(command, rules === null ? undefined : 4)]
-          : [spec.executable, ...spec.args],
-        ...(launcher ? {} : { argv0: spec.name }),
+          : wrapper
+            ? [wrapper.path, ...wrapper.args(command)]
+            : [spec.executable, ...spec.args],
+        ...(launcher || wrapper ? {} : { argv0: spec.name }),
         cwd: spec.cwd,
         env: { ...spec.env, [markName]: mark },
         stdio: [...stdio, ...ofLauncher] as ["ignore", "pipe", "pipe"],
