@@ -1,7 +1,7 @@
 /** The controller's REST API as functions: typed requests, checked answers, and a run's events as they happen. */
 import type { z } from "zod";
 import { AegisError } from "../errors.ts";
-import { eventSchemas, type FleetEvent, isEventName, type RunOutcome } from "./events.ts";
+import type { FleetEvent, RunOutcome } from "./events.ts";
 import { type ApiRequest, httpTransport, type Transport, type TransportOptions } from "./http-transport.ts";
 import { readValue } from "./read.ts";
 import type { RunDetail, RunRecord } from "./runs.ts";
@@ -225,8 +225,9 @@ async function* follow(
     const before = at?.last;
     let broken: unknown;
     try {
-      const response = await transport.send(request);
-      for await (const event of readEvents(response)) {
+      // The schemas are made while the controller works.
+      const [response, kinds] = await Promise.all([transport.send(request), import("./events.ts")]);
+      for await (const event of readEvents(response, kinds)) {
         if (at && event.id <= at.last) continue;
         const once = onceOf(event);
         if (once !== null && told.has(once)) continue;
@@ -266,7 +267,10 @@ function onceOf({ event, data }: FleetEvent): string | null {
   }
 }
 
-async function* readEvents(response: Response): AsyncGenerator<FleetEvent> {
+async function* readEvents(
+  response: Response,
+  { eventSchemas, isEventName }: Pick<typeof import("./events.ts"), "eventSchemas" | "isEventName">,
+): AsyncGenerator<FleetEvent> {
   if (!response.body) throw new AegisError("unavailable", "the controller answered without a body");
   for await (const { id, event, data } of parseSse(response.body)) {
     // A newer controller may tell more than this client knows.

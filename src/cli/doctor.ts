@@ -1,7 +1,7 @@
 /** `doctor`: looks at everything that must be so for this host and this operator, and says what to do where it is not. */
 import { listProfiles } from "../identity/profiles.ts";
 import { statePaths } from "../identity/state-dir.ts";
-import { readTextFile } from "../platform/yaml-file.ts";
+import { readTextFile } from "../platform/text-file.ts";
 import { command, type Surroundings } from "./command.ts";
 import { connect } from "./connection.ts";
 import { examined, type Finding, ok, skipped } from "./doctor-findings.ts";

@@ -1,5 +1,4 @@
 /** Flags that several commands share, and how their texts become values. */
-import { stringifyYAML } from "confbox/yaml";
 import { parseDuration } from "../config/duration.ts";
 import { AegisError } from "../errors.ts";
 import { defaultControllerDir, defaultEdgeDir, type Environment, resolveFrom } from "../platform/paths.ts";
@@ -55,9 +54,11 @@ export async function printResult(
       return await terminal.data(text());
     case "json":
       return await terminal.data(`${JSON.stringify(value, null, 2)}\n`);
-    case "yaml":
+    case "yaml": {
+      const { stringifyYAML } = await import("confbox/yaml");
       // What JSON would say, so that the two never differ.
       return await terminal.data(stringifyYAML(JSON.parse(JSON.stringify(value))));
+    }
   }
 }
 

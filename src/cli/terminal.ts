@@ -35,9 +35,11 @@ export interface Streams {
 }
 
 /** `onGone` is called once when whoever read stdout is gone. */
-export function openTerminal({ stdin, stdout, stderr }: Streams, env: Environment, onGone: () => void): Terminal {
+export function openTerminal(streams: Streams, env: Environment, onGone: () => void): Terminal {
+  // Making stdin takes time, and most commands never read it.
+  const { stdout, stderr } = streams;
   const plain = Boolean(env.NO_COLOR) || env.TERM === "dumb";
-  const interactive = Boolean(stdin.isTTY && stderr.isTTY) && !plain;
+  const interactive = Boolean(stderr.isTTY && streams.stdin.isTTY) && !plain;
   const coloured = Boolean(stderr.isTTY) && !plain;
   let gone = false;
   stdout.on("error", () => {
@@ -81,9 +83,10 @@ export function openTerminal({ stdin, stdout, stderr }: Streams, env: Environmen
     },
     async question(text, stop) {
       stderr.write(printable(text));
-      return await readLine(stdin, stop);
+      return await readLine(streams.stdin, stop);
     },
     async hidden(text, stop) {
+      const { stdin } = streams;
       if (!stdin.isTTY || !stdin.setRawMode) return null;
       // In raw mode the terminal shows nothing of what is typed, from before anybody can know that he should type.
       stdin.setRawMode(true);

@@ -4,7 +4,8 @@ import { stringifyYAML } from "confbox/yaml";
 import { z } from "zod";
 import { AegisError } from "../errors.ts";
 import { limits } from "../platform/limits.ts";
-import { parseYaml, readTextFile } from "../platform/yaml-file.ts";
+import { readTextFile } from "../platform/text-file.ts";
+import { parseYaml } from "../platform/yaml-file.ts";
 import { inWords } from "./problems.ts";
 
 export interface ControllerConfig {

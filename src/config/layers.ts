@@ -1,6 +1,7 @@
 /** Several files as one document: later ones win key by key, and each value remembers the file it came from. */
 import { AegisError } from "../errors.ts";
-import { parseYaml, readTextFile } from "../platform/yaml-file.ts";
+import { readTextFile } from "../platform/text-file.ts";
+import { parseYaml } from "../platform/yaml-file.ts";
 import { pathText, valueAt } from "./problems.ts";
 
 export const apiVersion = "100monkeys.ai/v1";

@@ -5,7 +5,7 @@ import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { AegisError } from "../errors.ts";
 import { aegisHome, type Environment, edgeFileNames, resolveFrom } from "../platform/paths.ts";
-import { readTextFile } from "../platform/yaml-file.ts";
+import { readTextFile } from "../platform/text-file.ts";
 import { securityContextWarnings } from "../policy/context-warnings.ts";
 import { type EdgeConfig, edgeConfig, judge, type Seal } from "./edge.ts";
 import type { EdgeDocument } from "./edge-schema.ts";

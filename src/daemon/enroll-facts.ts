@@ -7,7 +7,8 @@ import { AegisError } from "../errors.ts";
 import { loadControllerKeys } from "../identity/controller-keys.ts";
 import { requireOwn, type StatePaths, statePaths } from "../identity/state-dir.ts";
 import { resolveFrom } from "../platform/paths.ts";
-import { parseYaml, readTextFile } from "../platform/yaml-file.ts";
+import { readTextFile } from "../platform/text-file.ts";
+import { parseYaml } from "../platform/yaml-file.ts";
 import { type Present, presentIn } from "./enroll-config.ts";
 
 export type Found<T> = { kind: "absent" } | { kind: "present"; value: T } | { kind: "damaged"; why: string };

@@ -5,7 +5,7 @@ import { valueAt } from "../config/problems.ts";
 import { AegisError } from "../errors.ts";
 import { aegisHome, type Environment, resolveFrom } from "../platform/paths.ts";
 import type { ProxySettings } from "../platform/proxy-env.ts";
-import { readTextFile } from "../platform/yaml-file.ts";
+import { readTextFile } from "../platform/text-file.ts";
 
 export interface WrittenWay {
   proxy: ProxySettings;

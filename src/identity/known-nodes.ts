@@ -8,7 +8,7 @@ import { uuidBytes } from "../envelope/statement.ts";
 import { AegisError } from "../errors.ts";
 import { aegisHome } from "../platform/paths.ts";
 import { makeDirectory, writeFileAtomic } from "../platform/private-file.ts";
-import { readTextFile } from "../platform/yaml-file.ts";
+import { readTextFile } from "../platform/text-file.ts";
 import { publicKeyText } from "./operator-key.ts";
 import type { OperatorPlace } from "./operator-key-path.ts";
 

@@ -6,7 +6,7 @@ import { AegisError } from "../errors.ts";
 import { Secret } from "../platform/log.ts";
 import { aegisHome } from "../platform/paths.ts";
 import { makeDirectory, PRIVATE_FILE, writeFileAtomic } from "../platform/private-file.ts";
-import { parseYaml, readTextFile } from "../platform/yaml-file.ts";
+import { readTextFile } from "../platform/text-file.ts";
 import type { OperatorPlace } from "./operator-key-path.ts";
 
 export interface Profile {
@@ -118,12 +118,22 @@ async function read(o: OperatorPlace): Promise<Content> {
   const text = await readTextFile(path);
   if (text === null || text.trim() === "") return { current: null, profiles: Object.create(null) };
   await closeToOthers(path);
-  const parsed = schema.safeParse(parseYaml(path, text));
+  const parsed = schema.safeParse(await contentOf(path, text));
   if (parsed.success) return parsed.data;
   const [problem] = parsed.error.issues;
   throw new AegisError("config_invalid", `${path} is damaged at ${problem?.path.join(".") || "its top level"}`, {
     hint: `move it away, then ${login}`,
   });
+}
+
+/** As it is written here it is JSON; people may write YAML, whose parser is loaded only then. */
+async function contentOf(path: string, text: string): Promise<unknown> {
+  try {
+    return JSON.parse(text);
+  } catch {
+    const { parseYaml } = await import("../platform/yaml-file.ts");
+    return parseYaml(path, text);
+  }
 }
 
 /** Bearer tokens that others can read are nobody's secret. */

@@ -1,5 +1,4 @@
 /** Writes files that are private from their first byte and never half written. */
-import { randomBytes } from "node:crypto";
 import { chmod, lstat, mkdir, open, readdir, rename, rm, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { AegisError } from "../errors.ts";
@@ -19,7 +18,7 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array, m
       hint: `move it away: mv ${path} ${path}.old`,
     });
   }
-  const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
+  const temporary = `${path}.${crypto.randomUUID()}.tmp`;
   try {
     const file = await open(temporary, "wx", PRIVATE_FILE);
     try {

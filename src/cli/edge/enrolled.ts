@@ -2,7 +2,7 @@
 
 import { AegisError } from "../../errors.ts";
 import { statePaths } from "../../identity/state-dir.ts";
-import { readTextFile } from "../../platform/yaml-file.ts";
+import { readTextFile } from "../../platform/text-file.ts";
 
 /** Answers `stateDir`, or says that nobody enrolled there. */
 export async function enrolledDir(stateDir: string): Promise<string> {
