@@ -1,9 +1,5 @@
-/**
- * `npm run bench [-- NAME...]`: figures beside what people use instead, each table from one run. `--json` for programs,
- * `--quick` for a look at whether everything still works; figures of a quick run mean nothing.
- */
-import { cpus, release, totalmem } from "node:os";
-import { installDebianPackages } from "../debian.mjs";
+/** What every bench is made of: a table, how its figures are taken, and which benches there are. */
+import { cpus, loadavg, release, totalmem } from "node:os";
 
 export interface Table {
   title: string;
@@ -19,12 +15,15 @@ export interface BenchOptions {
 
 export type Bench = (options: BenchOptions) => Promise<Table[]>;
 
-const benches: Readonly<Record<string, () => Promise<{ default: Bench }>>> = {
-  startup: () => import("./startup.ts"),
-  dispatch: () => import("./dispatch.ts"),
-  footprint: () => import("./footprint.ts"),
-  stream: () => import("./stream.ts"),
-  crypto: () => import("./crypto.ts"),
+/** In the order they are run. A bench that takes longer than its minutes is ended and counts as failed. */
+export const benches: Readonly<Record<string, { minutes: number; load: () => Promise<{ default: Bench }> }>> = {
+  startup: { minutes: 3, load: () => import("./startup.ts") },
+  footprint: { minutes: 8, load: () => import("./footprint.ts") },
+  dispatch: { minutes: 5, load: () => import("./dispatch.ts") },
+  fanout: { minutes: 12, load: () => import("./fanout.ts") },
+  stream: { minutes: 6, load: () => import("./stream.ts") },
+  crypto: { minutes: 3, load: () => import("./crypto.ts") },
+  grep: { minutes: 4, load: () => import("./grep.ts") },
 };
 
 export interface Spread {
@@ -56,8 +55,12 @@ export async function timed(rounds: number, work: () => unknown, warmUp = Math.m
   return times;
 }
 
-const machine = (): string =>
-  `${cpus().length} x ${cpus()[0]?.model.trim() ?? "unknown"}, ${Math.round(totalmem() / 2 ** 30)} GiB, ${process.platform} ${release()}, Bun ${Bun.version}`;
+/** What one must know of the machine to compare figures with those of another. */
+export function machine(): string {
+  const memory = `${Math.round(totalmem() / 2 ** 30)} GiB`;
+  const processors = `${cpus().length} x ${cpus()[0]?.model.trim() ?? "unknown"}`;
+  return `${processors}, ${memory}, ${process.platform} ${release()}, Bun ${Bun.version}, load ${loadavg()[0]?.toFixed(1)}`;
+}
 
 export function markdown({ title, columns, rows, notes }: Table): string {
   const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
@@ -65,29 +68,4 @@ export function markdown({ title, columns, rows, notes }: Table): string {
   return [`### ${title}`, "", line(columns), rule, ...rows.map(line), "", ...notes.map((note) => `- ${note}`), ""].join(
     "\n",
   );
-}
-
-if (import.meta.main) {
-  const flags = process.argv.slice(2).filter((word) => word.startsWith("--"));
-  const wanted = process.argv.slice(2).filter((word) => !word.startsWith("--"));
-  const unknown = [
-    ...flags.filter((flag) => flag !== "--json" && flag !== "--quick"),
-    ...wanted.filter((name) => !(name in benches)),
-  ];
-  if (unknown.length > 0) {
-    console.error(`unknown: ${unknown.join(" ")}; there is: ${Object.keys(benches).join(" ")} --json --quick`);
-    process.exit(2);
-  }
-  installDebianPackages("bench/debian-packages.txt");
-  const results: Record<string, Table[]> = {};
-  for (const name of wanted.length > 0 ? wanted : Object.keys(benches)) {
-    const bench = (await benches[name]?.())?.default;
-    if (!bench) continue;
-    process.stderr.write(`${name} ...\n`);
-    results[name] = await bench({ quick: flags.includes("--quick") });
-    if (!flags.includes("--json")) for (const table of results[name]) console.log(markdown(table));
-  }
-  if (flags.includes("--json")) console.log(JSON.stringify({ machine: machine(), results }, null, 2));
-  else console.log(`${new Date().toISOString().slice(0, 10)}, ${machine()}`);
-  process.exit(0);
 }

@@ -1,10 +1,13 @@
 /** One small command on one host, from request to last event: beside ssh and beside the bare spawn. */
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { type Bench, shown, spread, timed } from "./bench.ts";
 import { benchSite } from "./site.ts";
 import { sshd } from "./sshd.ts";
 
 const dispatch: Bench = async ({ quick }) => {
   const rounds = quick ? 5 : 500;
+  const atOnce = quick ? 4 : 64;
   const few = quick ? 3 : 60;
   const site = await benchSite();
   const ssh = await sshd();
@@ -27,8 +30,8 @@ const dispatch: Bench = async ({ quick }) => {
       const started = performance.now();
       const together: number[] = [];
       await Promise.all(
-        Array.from({ length: 16 }, async () => {
-          for (let index = 0; index < Math.ceil(rounds / 16); index++) {
+        Array.from({ length: atOnce }, async () => {
+          for (let index = 0; index < Math.ceil((rounds * 4) / atOnce); index++) {
             const at = performance.now();
             await call();
             together.push(performance.now() - at);
@@ -36,8 +39,21 @@ const dispatch: Bench = async ({ quick }) => {
         }),
       );
       const perSecond = together.length / ((performance.now() - started) / 1000);
-      add(`REST, 16 at once, ${name} (${perSecond.toFixed(0)}/s)`, together);
+      add(`REST, ${atOnce} at once, ${name} (${perSecond.toFixed(0)}/s)`, together);
     }
+    const mcp = new Client({ name: "bench", version: "1" });
+    const headers = { authorization: `Bearer ${site.desk.env.AEGIS_USER_TOKEN}` };
+    const transport = new StreamableHTTPClientTransport(new URL(`${site.httpUrl}/mcp`), { requestInit: { headers } });
+    await mcp.connect(transport as Parameters<Client["connect"]>[0]);
+    for (const { name } of [jit, wx]) {
+      const call = async () => {
+        const args = { target: name, context: "operator", command: "/bin/true" };
+        const { isError, content } = await mcp.callTool({ name: "cmd_run", arguments: args });
+        if (isError) throw new Error(`tools/call failed: ${JSON.stringify(content)}`);
+      };
+      add(`MCP tools/call, one after another, ${name}`, await timed(rounds, call));
+    }
+    await mcp.close();
     add(
       "aegis edge exec, jit",
       await timed(few, () => site.desk.run("edge", "exec", "jit", "--context", "operator", "--", "/bin/true")),

@@ -9,7 +9,17 @@ export interface Sshd {
   master(): string[];
   /** The same over a connection of its own. */
   fresh(): string[];
+  /** So many names of this one sshd, with an open ControlMaster for each. */
+  warm(count: number): Promise<WarmHosts>;
   stop(): Promise<void>;
+}
+
+export interface WarmHosts {
+  /** As clush writes many names, and as ansible does. */
+  pattern: string;
+  list: string;
+  /** A file for ssh -F by which each name goes over its open connection. */
+  config: string;
 }
 
 const user = "aegis-bench";
@@ -66,10 +76,37 @@ export async function sshd(): Promise<Sshd> {
     `${user}@127.0.0.1`,
   ];
   const socket = join(folder, "master");
+  const opened: string[] = [];
+  const masters = join(folder, "ssh_config");
   const self: Sshd = {
     master: () => ["ssh", "-S", socket, "-o", "ControlMaster=no", ...common, "--"],
     fresh: () => ["ssh", ...common, "--"],
+    async warm(count) {
+      const options = [
+        ...["Host *", "HostName 127.0.0.1", `Port ${port}`, `User ${user}`, `IdentityFile ${join(folder, "client")}`],
+        ...["StrictHostKeyChecking no", "UserKnownHostsFile /dev/null", "LogLevel ERROR"],
+        ...[`ControlPath ${folder}/%n`, "ControlMaster auto", "ControlPersist yes"],
+      ];
+      writeFileSync(masters, `${options.join("\n")}\n`);
+      while (opened.length < count) {
+        const some = Array.from(
+          { length: Math.min(8, count - opened.length) },
+          (_, index) => opened.length + index + 1,
+        );
+        const children = some.map((number) =>
+          Bun.spawn(["ssh", "-F", masters, "-f", "-N", `m${number}`], {
+            ...{ stdin: "ignore", stdout: "ignore", stderr: "ignore" },
+          }),
+        );
+        for (const exit of await Promise.all(children.map(({ exited }) => exited)))
+          if (exit !== 0) throw new Error(`a ControlMaster did not open: exit ${exit}`);
+        opened.push(...some.map((number) => `m${number}`));
+      }
+      const list = opened.slice(0, count).join(",");
+      return { pattern: `m[1-${count}]`, list, config: masters };
+    },
     async stop() {
+      for (const name of opened) Bun.spawnSync(["ssh", "-F", masters, "-O", "exit", name], { stderr: "ignore" });
       Bun.spawnSync(["ssh", "-S", socket, "-O", "exit", ...common], { stderr: "ignore" });
       server.kill();
       await server.exited;

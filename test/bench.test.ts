@@ -1,0 +1,55 @@
+/** Every bench runs and fills its tables; the figures of such a quick run mean nothing. `npm run bench` has the real ones. */
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { benches, type Table } from "./bench/bench.ts";
+import { withResults } from "./bench/results.ts";
+import { needs, type Requirement } from "./support/needs.ts";
+
+setDefaultTimeout(60_000);
+
+const run = join(import.meta.dir, "bench/run.ts");
+const ssh: Requirement[] = ["root", "linux", "command:sshd", "command:ssh"];
+const required: Readonly<Record<string, Requirement[]>> = {
+  startup: [],
+  footprint: ["linux", "command:python3", "command:ss"],
+  dispatch: [...ssh, "command:python3"],
+  fanout: [...ssh, "command:python3", "command:clush"],
+  stream: ssh,
+  crypto: ["linux", "command:python3"],
+  grep: ["linux", "command:python3"],
+};
+
+async function bench(...words: string[]) {
+  const child = Bun.spawn([process.execPath, run, ...words], { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+  const [stdout, stderr] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
+  return { exit: await child.exited, stdout, stderr };
+}
+
+for (const name of Object.keys(benches))
+  needs(...(required[name] ?? []))(`${name} fills its tables`, async () => {
+    const { exit, stdout, stderr } = await bench("--child", name, "--quick");
+    expect([exit, exit === 0 ? "" : stderr]).toEqual([0, ""]);
+    const tables = JSON.parse(stdout) as Table[];
+    expect(tables.length).toBeGreaterThan(0);
+    for (const { columns, rows } of tables) {
+      expect(rows.length).toBeGreaterThan(0);
+      for (const row of rows) expect(row).toHaveLength(columns.length);
+      expect(rows.flat().filter((cell) => /NaN|undefined|Infinity/.test(cell))).toEqual([]);
+    }
+  });
+
+test("a name that is no bench is refused with those that are", async () => {
+  const { exit, stderr } = await bench("startpu");
+  expect([exit, stderr]).toEqual([2, expect.stringContaining("unknown: startpu; there is: startup ")]);
+});
+
+test("BENCHMARKS.md has a place for the tables of every bench, and they replace those of the run before", () => {
+  const text = readFileSync(join(import.meta.dir, "../BENCHMARKS.md"), "utf8");
+  const table: Table = { title: "New", columns: ["way", "ms"], rows: [["ours", "1.0"]], notes: ["a note"] };
+  for (const name of Object.keys(benches)) {
+    const once = withResults(text, name, [table], "*a machine*");
+    expect(once).toContain(`<!-- ${name} -->\n\n### New\n\n| way | ms |\n| --- | ---: |\n| ours | 1.0 |\n`);
+    expect(withResults(once, name, [table], "*a machine*")).toBe(once);
+  }
+});
