@@ -65,7 +65,8 @@ export async function explainHidden(
   return result;
 }
 
-function pathsOf(access: Access): string[] {
+/** The absolute paths that an access names, also among the arguments of a command. */
+export function pathsOf(access: Access): string[] {
   switch (access.kind) {
     case "path":
       return [access.path];

@@ -1,4 +1,4 @@
-/** `edge policy test`: what this host would say to a call, without one. */
+/** `edge policy test`: what this host and its sandbox would say to a call, without one. */
 import { realpath } from "node:fs/promises";
 import { loadEdgeConfig } from "../../config/load.ts";
 import { protectedPaths } from "../../daemon/protected.ts";
@@ -11,11 +11,13 @@ import { command, many } from "../command.ts";
 import { configFile, configFlag, edgeDir, outputFlag, printResult, stateDirFlag } from "../options.ts";
 import { facts, table } from "../terminal.ts";
 import { contextFlag, toolArguments } from "./fleet-flags.ts";
+import { askSandbox, type SandboxAnswer, sandboxInWords } from "./policy-sandbox.ts";
 
 export default command({
   example: "aegis edge policy test -- uname -a",
-  details: `Judges exactly as the daemon does: the same settings, the same program found for the same name. Ends with 0 when the
-call would be allowed and with 3 when it would be denied. The caller is taken for one that the context lets in.`,
+  details: `Judges exactly as the daemon does: the same settings, the same program found for the same name. The sandbox is
+that of the installed service, with its drop-ins; without one the answer is for the policy only. Ends with 0 when both would
+let the call through and with 3 when one would not. The caller is taken for one that the context lets in.`,
   rest: "CMD ARG...",
   args: {
     context: contextFlag,
@@ -37,7 +39,7 @@ call would be allowed and with 3 when it would be denied. The caller is taken fo
     for (const warning of warnings) given.terminal.warn(warning);
     const home = await realpath(given.home).catch(() => given.home);
     const closed = await protectedPaths(config, { env, home: given.home });
-    const { registry } = await hostTools({
+    const { registry, identity } = await hostTools({
       stateDir,
       protectedPaths: closed,
       clock,
@@ -45,14 +47,16 @@ call would be allowed and with 3 when it would be denied. The caller is taken fo
       home,
       mcpServers: config.mcpServers,
     });
-    const answer = await testPolicy({
+    const asked = await testPolicy({
       ...{ config, tools: registry, context: args.context, tool: args.tool },
       world: { protectedPaths: [...closed.closed, ...closed.readOnly], home },
       args: callArguments(args.tool, toolArguments(undefined, every("arg")), rest),
     });
-    const allowed = judged(answer);
-    await printResult(given, args.output, record(answer), () => text(answer));
-    return allowed ? 0 : errorTable.forbidden.exit;
+    const answer = judged(asked);
+    const { accesses, verdict } = answer;
+    const sandbox = await askSandbox({ stateDir, accesses, identity, closed: closed.closed }, given);
+    await printResult(given, args.output, { ...record(answer), sandbox }, () => text(answer, sandbox));
+    return verdict.kind === "allowed" && sandbox.kind !== "denied" ? 0 : errorTable.forbidden.exit;
   },
 });
 
@@ -67,8 +71,8 @@ function callArguments(tool: string, named: Record<string, unknown>, rest: reado
 
 type Judged = Extract<PolicyAnswer, { kind: "judged" }>;
 
-/** Whether it would be allowed. Throws what is no matter of policy. */
-function judged(answer: PolicyAnswer): answer is Judged {
+/** Throws what is no matter of policy. */
+function judged(answer: PolicyAnswer): Judged {
   const unknown = (what: string, known: readonly string[]) =>
     new AegisError("not_found", `this host has no such ${what}`, { hint: `it has: ${known.join(", ") || "none"}` });
   switch (answer.kind) {
@@ -79,12 +83,11 @@ function judged(answer: PolicyAnswer): answer is Judged {
     case "invalid_args":
       throw new AegisError("usage", `the tool does not take these arguments: ${answer.message}`);
     case "judged":
-      return answer.verdict.kind === "allowed";
+      return answer;
   }
 }
 
-const record = (answer: PolicyAnswer) => {
-  if (answer.kind !== "judged") return answer;
+const record = (answer: Judged) => {
   const { verdict, steps, accesses, caller, needsOperatorSignature } = answer;
   return {
     allowed: verdict.kind === "allowed",
@@ -103,8 +106,7 @@ const record = (answer: PolicyAnswer) => {
   };
 };
 
-function text(answer: PolicyAnswer): string {
-  if (answer.kind !== "judged") return "";
+function text(answer: Judged, sandbox: SandboxAnswer): string {
   const { verdict, steps, accesses, needsOperatorSignature } = answer;
   const asked = steps.filter(({ outcome }) => outcome === "accepted" || outcome === "refused");
   return (
@@ -114,6 +116,7 @@ function text(answer: PolicyAnswer): string {
       ...(verdict.kind === "denied" ? [["because", verdict.reason] as const] : []),
       ["touches", accesses.map(accessInWords).join("; ")],
       ...(needsOperatorSignature ? [["also needs", "the signature of a trusted operator"] as const] : []),
+      ...sandboxInWords(sandbox),
     ]) +
     (asked.length > 0
       ? `\n${table(
