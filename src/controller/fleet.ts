@@ -13,6 +13,7 @@ import { commandResult, storedResult } from "./call-result.ts";
 import type { CallAbort, Dispatcher, LiveNodes, Principal } from "./dispatch-types.ts";
 import { defaultPlan, type LiveRun, type Run, type RunEnd, type RunPlan, startRun } from "./fleet-run.ts";
 import { hostStatus, type KnownHost } from "./host-view.ts";
+import { keptRuns } from "./kept-runs.ts";
 import { replayedEvents, runRecord } from "./run-history.ts";
 import type { Targets } from "./targets.ts";
 
@@ -65,26 +66,12 @@ export interface FleetOptions {
   onRun?: (outcome: RunOutcome, skippedFor: readonly string[]) => void;
 }
 
-/** Ended runs stay at hand for readers that come back, this long and this many characters of events in all. */
-const keptRuns = { forMs: 10 * 60_000, count: 1_000, chars: 64 * 1024 * 1024 };
-
 export function createFleet(options: FleetOptions): FleetRuns {
   const { store, nodes, targets, dispatcher, clock, time, log } = options;
+  /** Those that go on. */
   const runs = new Map<string, LiveRun>();
-  /** In the order they ended. */
-  const endedRuns = new Map<LiveRun, number>();
+  const ended = keptRuns(clock);
   let closing = false;
-
-  function forget(): void {
-    let chars = [...endedRuns.keys()].reduce((sum, run) => sum + run.events.size, 0);
-    for (const [run, at] of endedRuns) {
-      const old = clock.monotonic() - at > keptRuns.forMs;
-      if (!old && endedRuns.size <= keptRuns.count && chars <= keptRuns.chars) return;
-      endedRuns.delete(run);
-      runs.delete(run.runId);
-      chars -= run.events.size;
-    }
-  }
 
   const recall = async (commandId: string): Promise<CommandResult | null> => {
     const row = await store.command(commandId);
@@ -92,10 +79,9 @@ export function createFleet(options: FleetOptions): FleetRuns {
     return row && result && commandResult(row.nodeId, commandId, result);
   };
 
-  const get = (tenantId: string, runId: string): LiveRun | null => {
-    const run = runs.get(runId);
-    return run?.principal.tenantId === tenantId ? run : null;
-  };
+  const of = <R extends Run>(tenantId: string, run: R | null | undefined): R | null =>
+    run?.principal.tenantId === tenantId ? run : null;
+  const get = (tenantId: string, runId: string): Run | null => of(tenantId, runs.get(runId) ?? ended.get(runId));
 
   async function find(tenantId: string, runId: string): Promise<Run> {
     const run = get(tenantId, runId);
@@ -166,13 +152,13 @@ export function createFleet(options: FleetOptions): FleetRuns {
       );
       runs.set(runId, run);
       if (closing) run.cancel("shutdown");
-      void run.done.then(({ outcome }) => {
+      void run.done.then((end) => {
         options.onRun?.(
-          outcome,
+          end.outcome,
           found.skipped.map(({ reason }) => reason),
         );
-        endedRuns.set(run, clock.monotonic());
-        forget();
+        runs.delete(runId);
+        ended.add(run, end);
       });
       return run;
     },
@@ -189,7 +175,7 @@ export function createFleet(options: FleetOptions): FleetRuns {
     },
 
     async sign(tenantId, runId, proofs) {
-      const run = get(tenantId, runId);
+      const run = of(tenantId, runs.get(runId));
       // One that has ended waits for nothing; one that never was is not found.
       if (!run) await find(tenantId, runId);
       return Object.entries(proofs).flatMap(([nodeId, proof]) => (run?.sign(nodeId, proof) ? [nodeId] : []));
@@ -197,7 +183,7 @@ export function createFleet(options: FleetOptions): FleetRuns {
 
     async close(graceMs) {
       closing = true;
-      const open = () => [...runs.values()].filter((run) => run.end === null);
+      const open = () => [...runs.values()];
       const settled = async () => {
         for (let left = open(); left.length > 0; left = open()) await Promise.all(left.map((run) => run.done));
       };

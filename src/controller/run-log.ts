@@ -10,7 +10,7 @@ export const runLogLimits = {
   /** Characters of live output that a reader may be behind before more is asked for. */
   behindChars: 512 * 1024,
   /** Characters of results kept; older ones are read from the store again. */
-  resultChars: 16 * 1024 * 1024,
+  resultChars: 4 * 1024 * 1024,
 };
 
 export interface RunLog {
@@ -101,6 +101,7 @@ export function createRunLog(recall: (commandId: string) => Promise<CommandResul
     end() {
       ended = true;
       letGo();
+      reached.clear();
       wake();
     },
     async *read(after, signal) {

@@ -4,6 +4,7 @@ import { networkInterfaces } from "node:os";
 import { loadControllerConfig } from "../config/controller.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
+import { garbage } from "../platform/garbage.ts";
 import type { Log } from "../platform/log.ts";
 import { openStore } from "../store/open.ts";
 import type { Store } from "../store/store.ts";
@@ -12,6 +13,7 @@ import { aegis } from "../wire/gen/messages.js";
 import { createAuditSeal, recordAudit, sealedHeadPath } from "./audit.ts";
 import { inProcessBus } from "./bus.ts";
 import { createChallenges } from "./challenges.ts";
+import { collecting } from "./collecting.ts";
 import { controllerClock } from "./controller-clock.ts";
 import { databasePath } from "./database.ts";
 import { createDispatcher } from "./dispatch.ts";
@@ -153,8 +155,9 @@ export async function startController(options: ControllerOptions): Promise<Runni
     });
     opened.push(() => rotations.close());
     const targets = createTargets({ store, nodes: sessions });
-    const dispatcher = metrics.watchDispatcher(
-      createDispatcher({ bus, store, keys, controllerId: config.controllerId, clock, time }),
+    const dispatcher = collecting(
+      metrics.watchDispatcher(createDispatcher({ bus, store, keys, controllerId: config.controllerId, clock, time })),
+      garbage(clock),
     );
     const fleet = createFleet({
       ...{ store, nodes: sessions, targets, dispatcher, clock, time, log },

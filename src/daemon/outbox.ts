@@ -7,6 +7,7 @@ import type { SigningKey } from "../envelope/public-key.ts";
 import { progressChain, signReceipt } from "../envelope/receipt.ts";
 import { type Digest, digestOf } from "../envelope/statement.ts";
 import type { Clock } from "../platform/clock.ts";
+import { bytesOfCall, type Garbage } from "../platform/garbage.ts";
 import { limits } from "../platform/limits.ts";
 import type { Log } from "../platform/log.ts";
 import { untilAbort } from "../platform/until-abort.ts";
@@ -77,6 +78,7 @@ export interface OutboxOptions {
   nodeKey: () => SigningKey;
   clock: Clock;
   log: Log;
+  garbage?: Garbage;
 }
 
 interface Waiting {
@@ -85,7 +87,7 @@ interface Waiting {
   since: number;
 }
 
-export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Outbox {
+export function createOutbox({ nodeId, nodeKey, clock, log, garbage }: OutboxOptions): Outbox {
   let sender: FrameSender | null = null;
   const results: Waiting[] = [];
   /** Of commands that want live output, by id; and all of them, also those whose id is not theirs alone. */
@@ -209,6 +211,7 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
 
       return {
         async progress(pipe, chunk, stop) {
+          garbage?.passed(chunk.length);
           if (onNoCredit === "wait") await waiting(pipe, chunk, stop);
           else if (chunk.length > 0) dropping(pipe, chunk);
         },
@@ -234,6 +237,7 @@ export function createOutbox({ nodeId, nodeKey, clock, log }: OutboxOptions): Ou
           const key = nodeKey();
           const receiptSig = signReceipt(key, { nodeId, commandId, commandBody, result: bytes });
           const body = SealedResult.encode({ result: bytes, receiptSig, keyId: key.keyId }).finish();
+          garbage?.passed(bytesOfCall + body.length);
           results.push({ commandId, body, since: clock.monotonic() });
           prune();
           sender?.send("result", body);

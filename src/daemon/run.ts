@@ -14,6 +14,7 @@ import { rotationFiles } from "../identity/rotation-files.ts";
 import { openSecrets } from "../identity/secrets.ts";
 import { checkStateDir } from "../identity/state-dir.ts";
 import type { Clock } from "../platform/clock.ts";
+import { garbage } from "../platform/garbage.ts";
 import { type Log, type LogLevel, logLevels } from "../platform/log.ts";
 import type { Environment } from "../platform/paths.ts";
 import type { RotateKeys } from "../tools/key-rotation.ts";
@@ -162,7 +163,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
     protectedPaths: [...closed.closed, ...closed.readOnly],
     hidden: await hiddenPlaces(env, home),
   };
-  const outbox = createOutbox({ nodeId, nodeKey, clock, log });
+  const outbox = createOutbox({ nodeId, nodeKey, clock, log, garbage: garbage(clock) });
   const { maxConcurrent } = config;
   const ownerLog = openOwnerLog(stateDir, { clock, log, version });
   const invocations = createInvocations({ host: () => host, outbox, clock, log, ownerLog, maxConcurrent });
