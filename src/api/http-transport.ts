@@ -122,7 +122,7 @@ function unreachable(base: URL, cause: unknown): AegisError {
   return new AegisError("unavailable", `cannot reach the controller at ${base.origin}: ${why}`, {
     cause,
     hint: untrusted
-      ? "its certificate is not trusted here; sign in again with its fingerprint: aegis login URL --fingerprint SHA256:..."
+      ? `its certificate is not trusted here, as after a renewal; sign in again with the fingerprint that aegis controller ca prints there (the stored token stays): aegis login ${base.origin} --fingerprint SHA256:...`
       : "is it running (aegis controller start), and is the address right? aegis doctor looks closer",
   });
 }

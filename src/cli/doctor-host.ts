@@ -5,6 +5,7 @@ import { isIP } from "node:net";
 import { formatDuration } from "../config/duration.ts";
 import type { EdgeConfig } from "../config/edge.ts";
 import { loadEdgeConfig } from "../config/load.ts";
+import { vouchedBy } from "../daemon/dial.ts";
 import { type GrpcLink, grpcLink } from "../daemon/grpc-link.ts";
 import { loadIdentity } from "../daemon/host-identity.ts";
 import { LinkError } from "../daemon/link.ts";
@@ -54,11 +55,15 @@ export async function* examineHost(place: HostPlace, around: Surroundings): Asyn
   if (!config) return;
 
   const identity = await examined("identity", async () => {
-    const { warnings } = await loadIdentity(config);
-    return { value: true, finding: ok("identity", [`node ${config.nodeId}`, ...warnings].join("; ")) };
+    const { warnings, keyset } = await loadIdentity(config);
+    const tls = config.controller.tls && { ...config.controller.tls, ...vouchedBy(keyset) };
+    return {
+      value: { ...config.controller, tls },
+      finding: ok("identity", [`node ${config.nodeId}`, ...warnings].join("; ")),
+    };
   });
   yield identity.finding;
-  yield* examineWay(config, around);
+  yield* examineWay(identity.value ? { ...config, controller: identity.value } : config, around);
   yield await examineDaemon(place.stateDir);
   yield* examineService(place.stateDir, around);
   yield await examineTools(config, around);

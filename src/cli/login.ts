@@ -1,7 +1,7 @@
 /** `login`: remembers a controller and the token for it, once both have proved good. */
 import { createApiClient } from "../api/client.ts";
 import { AegisError } from "../errors.ts";
-import { saveProfile } from "../identity/profiles.ts";
+import { listProfiles, saveProfile } from "../identity/profiles.ts";
 import { systemClock } from "../platform/clock.ts";
 import { command, type Surroundings } from "./command.ts";
 import { outputFlag, printResult } from "./options.ts";
@@ -19,8 +19,7 @@ certificate that the system trusts needs no fingerprint. What is remembered lies
     "token-file": {
       type: "string",
       valueHint: "FILE",
-      default: "-",
-      description: "where the token stands; - is stdin",
+      description: "where the token stands; - is stdin (default), and the stored token stays when that is empty",
     },
     fingerprint: {
       type: "string",
@@ -35,7 +34,12 @@ certificate that the system trusts needs no fingerprint. What is remembered lies
     const expected = args.fingerprint === undefined ? null : readFingerprint(args.fingerprint);
     // Before the token is read, and long before it is sent.
     const trust = url.protocol === "https:" ? await trustServer(url, expected, given) : plaintext(expected);
-    const token = await readToken("the token", undefined, args["token-file"], given);
+    const file = args["token-file"];
+    const stored = (await listProfiles({ env, home })).profiles.find((profile) => profile.url === url.origin);
+    const token = await readToken("the token", undefined, file ?? "-", given).catch((thrown: unknown) => {
+      if (file === undefined && stored && AegisError.from(thrown).code === "usage") return stored.token;
+      throw thrown;
+    });
     const me = await createApiClient({ url: url.origin, token, caPem: trust.caPem }).whoami();
     const name = url.host.replace(/[^A-Za-z0-9._-]/g, "-").replace(/^[^A-Za-z0-9]+/, "");
     const path = await saveProfile(

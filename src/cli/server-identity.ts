@@ -11,15 +11,16 @@ import { proxyFor } from "../platform/proxy-env.ts";
 import { spkiPin } from "../platform/spki-pin.ts";
 
 /** A certificate's key as people compare it: `SHA256:` and base64 without padding. */
-export const fingerprintOf = (certificate: X509Certificate): string => shown(spkiPin(certificate));
+export const fingerprintOf = (certificate: X509Certificate): string => pinShown(spkiPin(certificate));
 
-const shown = (pin: string): string =>
+/** A pin, in the same form. */
+export const pinShown = (pin: string): string =>
   `SHA256:${Buffer.from(pin.replace("spki-sha256:", ""), "base64url").toString("base64").replace(/=+$/, "")}`;
 
 /** `SHA256:...` or `spki-sha256:...`, as the former. Throws `usage`. */
 export function readFingerprint(text: string): string {
   const [, digest = ""] = /^(?:SHA256|spki-sha256):([A-Za-z0-9+/_-]{43})=?$/.exec(text.trim()) ?? [];
-  if (Buffer.from(digest, "base64url").length === 32) return shown(`spki-sha256:${digest}`);
+  if (Buffer.from(digest, "base64url").length === 32) return pinShown(`spki-sha256:${digest}`);
   throw new AegisError("usage", `--fingerprint ${JSON.stringify(text)} is not SHA256: and 43 characters`, {
     hint: "aegis controller ca prints it, on the controller",
   });

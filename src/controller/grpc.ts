@@ -33,7 +33,8 @@ export interface GrpcOptions {
   /** Address to listen on, and port; port 0 picks a free one. */
   host: string;
   port: number;
-  tls: TlsIdentity;
+  /** Null = plaintext: a front end on this machine ends TLS, and says who is connected. */
+  tls: TlsIdentity | null;
   doorman: Doorman;
   enrollment: Enrollment;
   rotations: Pick<Rotations, "rotate">;
@@ -61,11 +62,12 @@ export async function startGrpc(options: GrpcOptions): Promise<GrpcServer> {
     "grpc.keepalive_time_ms": 20_000,
     "grpc.keepalive_timeout_ms": 10_000,
   });
+  const addressOf = (call: Called) => clientNetwork(tls ? call.getPeer() : forwardedFor(call));
   server.addService(clusterService as unknown as ServiceDefinition, {
-    attestNode: unary<aegis.cluster.v1.AttestNodeRequest.$Properties, object>(log, async (request, peer) =>
+    attestNode: unary<aegis.cluster.v1.AttestNodeRequest.$Properties, object>(log, addressOf, async (request, peer) =>
       enrollment.attest(request, peer),
     ),
-    challengeNode: unary<aegis.cluster.v1.ChallengeNodeRequest.$Properties, object>(log, async (request) => {
+    challengeNode: unary<aegis.cluster.v1.ChallengeNodeRequest.$Properties, object>(log, addressOf, async (request) => {
       const { nodeSecurityToken, expiresAtMs, seal, keysetChain, enrollGrant } = await enrollment.challenge(request);
       return {
         nodeSecurityToken,
@@ -75,16 +77,18 @@ export async function startGrpc(options: GrpcOptions): Promise<GrpcServer> {
         sealMode: seal === "strict" ? SealMode.SEAL_MODE_STRICT : SealMode.SEAL_MODE_COMPAT,
       };
     }),
-    rotateEdgeKey: unary<aegis.cluster.v1.RotateEdgeKeyRequest.$Properties, object>(log, async (request) => {
+    rotateEdgeKey: unary<aegis.cluster.v1.RotateEdgeKeyRequest.$Properties, object>(log, addressOf, async (request) => {
       return rotationAnswer(await rotations.rotate(request));
     }),
-    connectEdge: (call: EdgeCall) => connectEdge(call, doorman, log),
+    connectEdge: (call: EdgeCall) => connectEdge(call, addressOf(call), doorman, log),
   });
   const health = addHealth(server);
   addReflection(server);
-  const credentials = ServerCredentials.createSsl(null, [
-    { private_key: Buffer.from(tls.keyPem), cert_chain: Buffer.from(tls.certPem) },
-  ]);
+  const credentials = tls
+    ? ServerCredentials.createSsl(null, [
+        { private_key: Buffer.from(tls.keyPem), cert_chain: Buffer.from(tls.certPem) },
+      ])
+    : ServerCredentials.createInsecure();
   const bound = await new Promise<number>((resolve, reject) => {
     server.bindAsync(host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`, credentials, (error, actual) => {
       if (!error) return resolve(actual);
@@ -98,17 +102,19 @@ export async function startGrpc(options: GrpcOptions): Promise<GrpcServer> {
   });
   return {
     port: bound,
-    renew: ({ certPem, keyPem }) =>
+    renew({ certPem, keyPem }) {
+      if (!tls) return;
       // grpc-js offers this to its own certificate providers only.
       (credentials as unknown as { updateSecureContextOptions(options: object): void }).updateSecureContextOptions({
         ...{ cert: [Buffer.from(certPem)], key: [Buffer.from(keyPem)] },
-      }),
+      });
+    },
     stopServing: health.stopServing,
     close: () => server.forceShutdown(),
   };
 }
 
-function connectEdge(call: EdgeCall, doorman: Doorman, log: Log): void {
+function connectEdge(call: EdgeCall, address: string, doorman: Doorman, log: Log): void {
   const transport: EdgeTransport = {
     // Headers at once: a client may wait for them before it says anything more.
     accept: () => call.sendMetadata(new Metadata()),
@@ -121,7 +127,7 @@ function connectEdge(call: EdgeCall, doorman: Doorman, log: Log): void {
     },
     end: () => call.end(),
   };
-  const stream = edgeStream({ doorman, address: clientNetwork(call.getPeer()), transport, log });
+  const stream = edgeStream({ doorman, address, transport, log });
   call.on("cancelled", stream.gone);
   call.on("error", stream.gone);
   call.on("close", stream.gone);
@@ -129,9 +135,21 @@ function connectEdge(call: EdgeCall, doorman: Doorman, log: Log): void {
   call.on("data", stream.event);
 }
 
-function unary<Request, Response>(log: Log, handler: (request: Request, address: string) => Promise<Response>) {
+type Called = Pick<EdgeCall, "getPeer" | "metadata">;
+
+/** What the front end on this machine saw, which is the last to have written there. */
+function forwardedFor(call: Called): string {
+  const said = call.metadata.get("x-forwarded-for").join(",").split(",").at(-1)?.trim();
+  return said || call.getPeer();
+}
+
+function unary<Request, Response>(
+  log: Log,
+  addressOf: (call: Called) => string,
+  handler: (request: Request, address: string) => Promise<Response>,
+) {
   return (call: ServerUnaryCall<Request, Response>, callback: sendUnaryData<Response>): void => {
-    handler(call.request, clientNetwork(call.getPeer()))
+    handler(call.request, addressOf(call))
       .then((response) => callback(null, response))
       .catch((thrown: unknown) => {
         const error = AegisError.from(thrown);

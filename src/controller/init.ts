@@ -47,8 +47,10 @@ export async function initController(options: InitOptions): Promise<Initialised>
   await makeDirectory(dataDir);
   const controllerId = randomUUID();
   const createdMs = clock.now();
-  const { root, signedKeyset } = await createControllerKeys(dataDir, controllerId, createdMs, offlineRoot);
+  await makeDirectory(join(dataDir, "keys"));
   await createTls(dataDir, endpoint.host, createdMs);
+  const { caPem, pins } = await loadTls(dataDir);
+  const { root, signedKeyset } = await createControllerKeys(dataDir, controllerId, createdMs, offlineRoot, pins);
   const store = await openStore(databasePath(dataDir));
   try {
     const { token } = await store.transaction(async (tx) => {
@@ -72,7 +74,6 @@ export async function initController(options: InitOptions): Promise<Initialised>
       }),
     );
     await loadControllerConfig(dataDir);
-    const { caPem } = await loadTls(dataDir);
     const httpUrl = `${endpoint.loopback ? "http" : "https"}://${endpoint.authority(httpPort)}`;
     return { controllerId, operatorToken: token, rootFingerprint: fingerprint(root), caPem, httpUrl };
   } finally {

@@ -43,9 +43,19 @@ export interface KeyChangesOptions {
   /** Controller time in milliseconds. */
   time: () => number;
   log: Log;
+  /** Another process has changed the database. */
+  onForeign?(): void;
 }
 
-export function createKeyChanges({ store, keys, sessions, clock, time, log }: KeyChangesOptions): KeyChanges {
+export function createKeyChanges({
+  store,
+  keys,
+  sessions,
+  clock,
+  time,
+  log,
+  onForeign,
+}: KeyChangesOptions): KeyChanges {
   const steps: KeysetStep[] = [];
   let toldAt = clock.monotonic();
 
@@ -99,8 +109,10 @@ export function createKeyChanges({ store, keys, sessions, clock, time, log }: Ke
       while (!signal.aborted) {
         try {
           const now = await store.foreignChanges();
-          if (now !== seen) await look();
-          else if (await store.plannedKeyset()) await proceed();
+          if (now !== seen) {
+            await look();
+            if (seen !== null) onForeign?.();
+          } else if (await store.plannedKeyset()) await proceed();
           seen = now;
         } catch (error) {
           log.error("keyset_not_followed", { error: AegisError.from(error) });

@@ -47,7 +47,7 @@ export interface KeyChange {
 /** A new command or token key: published first, in use once the connected hosts know it. */
 export async function rotateKey(use: KeysetKey["use"], options: KeyChangeOptions): Promise<KeyChange> {
   const { store, dataDir, clock } = options;
-  const { keyset, root } = await current(options);
+  const { keyset, root } = await currentKeys(options);
   if (await store.plannedKeyset())
     throw new AegisError("conflict", "a change of keys is under way: a key is published and not in use yet", {
       hint: "aegis controller keys ls shows it; it ends by itself while the controller runs",
@@ -71,7 +71,7 @@ export async function rotateKey(use: KeysetKey["use"], options: KeyChangeOptions
 /** A key is denied from now on. When it is the one that signs, another takes its place in the same step. */
 export async function revokeKey(wanted: string, options: KeyChangeOptions): Promise<KeyChange> {
   const { store, dataDir, clock } = options;
-  const { keyset, root } = await current(options);
+  const { keyset, root } = await currentKeys(options);
   const found = namedKey(keyset, wanted);
   const now = clock.now();
   if (found.state === "revoked")
@@ -95,7 +95,7 @@ export async function revokeKey(wanted: string, options: KeyChangeOptions): Prom
 /** Another root: the one before and the new one both sign. The new one lies beside the old one. */
 export async function rotateRoot(options: KeyChangeOptions): Promise<KeyChange> {
   const { store, dataDir, offlineRoot, clock } = options;
-  const { keyset, root } = await current(options);
+  const { keyset, root } = await currentKeys(options);
   if (await store.plannedKeyset())
     throw new AegisError("conflict", "a change of keys is under way, and the new root would not have signed its end", {
       hint: "it ends by itself while the controller runs; then try again",
@@ -124,7 +124,7 @@ async function newRootBeside(offlineRoot: string): Promise<{ key: SigningKey; pa
 }
 
 /** The newest keyset and the private root key that signs the next one. */
-async function current(options: KeyChangeOptions): Promise<{ keyset: TrustedKeyset; root: SigningKey }> {
+export async function currentKeys(options: KeyChangeOptions): Promise<{ keyset: TrustedKeyset; root: SigningKey }> {
   const { dataDir, store, offlineRoot } = options;
   await loadControllerConfig(dataDir);
   const keyset = await newestKeyset(store);
@@ -146,14 +146,20 @@ const only =
   (key: SigningKey): SigningKey | undefined =>
     key.kid === kid ? key : undefined;
 
-const rowOf = (content: KeysetContent, root: SigningKey, formerRoot?: SigningKey): KeysetRow => ({
+export const rowOf = (content: KeysetContent, root: SigningKey, formerRoot?: SigningKey): KeysetRow => ({
   version: content.version,
   signed: signKeyset(content, root, formerRoot),
   rootKey: root.raw,
   createdAt: content.createdMs,
 });
 
-async function publish(tx: Queries, before: TrustedKeyset, row: KeysetRow, change: string, at: number): Promise<void> {
+export async function publish(
+  tx: Queries,
+  before: TrustedKeyset,
+  row: KeysetRow,
+  change: string,
+  at: number,
+): Promise<void> {
   const newest = await tx.newestKeyset();
   if (newest?.version !== before.version)
     throw new AegisError("conflict", "another command has changed the keys meanwhile; look, and try again", {

@@ -38,12 +38,13 @@ export interface NewKeys {
   signedKeyset: Uint8Array;
 }
 
-/** Draws all keys and writes them 0600. With `offlineRoot` the root key goes to that file and stays off this machine's data. */
+/** Draws all keys and writes them 0600; the first keyset lists `tlsPins`. With `offlineRoot` the root key goes to that file and stays off this machine's data. */
 export async function createControllerKeys(
   dataDir: string,
   controllerId: string,
   createdMs: number,
   offlineRoot?: string,
+  tlsPins: readonly string[] = [],
 ): Promise<NewKeys> {
   await makeDirectory(keysDir(dataDir));
   const seeds = { root: newSeed(), command: newSeed(), token: newSeed() };
@@ -53,7 +54,7 @@ export async function createControllerKeys(
   const keys = (["command", "token"] as const).map((use) => ({
     ...{ key: importSigningKey(seeds[use]), use, state: "active" as const },
   }));
-  const content = { controllerId, version: 1, rootKey: root, keys, tlsPins: [], createdMs };
+  const content = { controllerId, version: 1, rootKey: root, keys, tlsPins, createdMs };
   return { root, signedKeyset: signKeyset(content, root) };
 }
 

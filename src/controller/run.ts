@@ -37,8 +37,10 @@ import { createRotations } from "./rotation.ts";
 import { createSessions } from "./sessions.ts";
 import { createTargets } from "./targets.ts";
 import { createTenantAdmin } from "./tenants.ts";
-import { loadTls, type TlsIdentity } from "./tls.ts";
-import { keepCertificate } from "./tls-renewal.ts";
+import { expiresAt, loadTls, type TlsIdentity } from "./tls.ts";
+import { publishPins } from "./tls-pins.ts";
+import { certificateKeeper } from "./tls-renewal.ts";
+import { broughtSource, frontSource, ownSource } from "./tls-source.ts";
 
 const { GoodbyeReason } = aegis.cluster.v1;
 
@@ -47,7 +49,10 @@ export interface ControllerOptions {
   /** 0 picks a free port. Default: the public endpoint's. */
   grpcPort?: number;
   httpPort?: number;
-  /** PEM files of a certificate the operator brings, instead of the controller's own. */
+  /**
+   * PEM files of a certificate the operator brings, instead of the controller's own. Without the key, and with
+   * `insecureHttp`, it is that of a front end which ends TLS: hosts and REST are then served plain, on loopback.
+   */
   tlsCert?: string;
   tlsKey?: string;
   /** No host without strict sessions is enrolled or let in. */
@@ -85,8 +90,9 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const config = await loadControllerConfig(dataDir);
   const { limits: most } = config;
   const endpoint = readEndpoint(config.publicEndpoint);
-  const ownFiles = ownCertificate(options);
-  let tls = await loadTls(dataDir, ownFiles);
+  const brought = broughtCertificate(options);
+  const isBehindFront = brought !== undefined && !brought.keyPath;
+  let tls = await loadTls(dataDir, brought);
   const store = await openStore(databasePath(dataDir));
   /** What was opened, to be closed the other way round. */
   const opened: Array<() => Promise<void> | void> = [() => store.close()];
@@ -130,11 +136,15 @@ export async function startController(options: ControllerOptions): Promise<Runni
     metrics.attach({
       ...{ store, sessions, time },
       get certificateExpiresAt() {
-        return Date.parse(new X509Certificate(tls.certPem).validTo);
+        return expiresAt(tls);
       },
     });
     const ledger = resultLedger({ store, time, log });
-    const keyChanges = createKeyChanges({ store, keys, sessions, clock, time, log });
+    const keyChanges = createKeyChanges({
+      ...{ store, keys, sessions, clock, time, log },
+      // A key that follows may have been published, or the one in use revoked.
+      onForeign: () => certificates.wake(),
+    });
     const doorman = createDoorman({
       ...{ store, keys, sessions, ledger, clock, time, log, requireStrict },
       keysetsSince: (version) => keyChanges.since(version),
@@ -168,11 +178,41 @@ export async function startController(options: ControllerOptions): Promise<Runni
     const revocations = createRevocations({ store, sessions, clock, log });
     const tenants = createTenantAdmin({ store, revocations, time, log });
 
+    const renewals: Array<(next: TlsIdentity) => void> = [];
+    const certificates = certificateKeeper({
+      source: brought?.keyPath
+        ? broughtSource({
+            dataDir,
+            files: { certPath: brought.certPath, keyPath: brought.keyPath },
+            store,
+            sessions,
+            clock,
+          })
+        : brought
+          ? frontSource(dataDir, brought.certPath)
+          : ownSource({ dataDir, host: endpoint.host, store, clock }),
+      current: () => tls,
+      renew(next) {
+        for (const renew of renewals) renew(next);
+        tls = next;
+      },
+      keyset: () => keys.keyset,
+      async publish(pins, change) {
+        await publishPins({ dataDir, store, clock }, pins, change);
+        await keyChanges.look();
+      },
+      ...{ clock, log },
+    });
+    // Before anybody is let in: a key that was revoked meanwhile is never shown again.
+    await certificates.look();
+
     let state: "open" | "closing" = "open";
     const grpc = await startGrpc({
-      ...{ host: listenAddress(endpoint), port: options.grpcPort ?? endpoint.port },
-      ...{ tls, doorman, enrollment, rotations, log },
+      host: isBehindFront ? loopbackAddress(endpoint) : listenAddress(endpoint),
+      port: options.grpcPort ?? endpoint.port,
+      ...{ tls: isBehindFront ? null : tls, doorman, enrollment, rotations, log },
     });
+    renewals.push((next) => grpc.renew(next));
     opened.push(() => grpc.close());
 
     const mcp = createMcpHub({ fleet, nodes: sessions, store, clock, log });
@@ -195,15 +235,8 @@ export async function startController(options: ControllerOptions): Promise<Runni
 
     const housekeeping = new AbortController();
     void mcp.watch(housekeeping.signal);
-    if (ownFiles) {
-      const renew = (next: TlsIdentity) => {
-        if (!plain) http.renew(next);
-        grpc.renew(next);
-        tls = next;
-      };
-      const load = () => loadTls(dataDir, ownFiles);
-      void keepCertificate({ load, current: () => tls, renew, clock, log }, housekeeping.signal);
-    }
+    if (!plain) renewals.push((next) => http.renew(next));
+    void certificates.watch(housekeeping.signal);
     void audit.keepSealed(housekeeping.signal);
     void revocations.watch(housekeeping.signal);
     void keyChanges.watch(housekeeping.signal);
@@ -239,7 +272,9 @@ export async function startController(options: ControllerOptions): Promise<Runni
       grpcPort: grpc.port,
       httpPort: http.port,
       httpUrl,
-      caPem: tls.caPem,
+      get caPem() {
+        return tls.caPem;
+      },
       controllerId: config.controllerId,
       stopped,
       close: () => {
@@ -253,10 +288,14 @@ export async function startController(options: ControllerOptions): Promise<Runni
   }
 }
 
-function ownCertificate({ tlsCert, tlsKey }: ControllerOptions): { certPath: string; keyPath: string } | undefined {
+function broughtCertificate(options: ControllerOptions): { certPath: string; keyPath?: string } | undefined {
+  const { tlsCert, tlsKey, insecureHttp } = options;
   if (tlsCert && tlsKey) return { certPath: tlsCert, keyPath: tlsKey };
   if (!tlsCert && !tlsKey) return undefined;
-  throw new AegisError("usage", "--tls-cert and --tls-key belong together: one of them is missing");
+  if (tlsCert && insecureHttp) return { certPath: tlsCert };
+  throw new AegisError("usage", "--tls-cert and --tls-key belong together: one of them is missing", {
+    hint: "where a front end has the key and ends TLS: --insecure-http and --tls-cert alone",
+  });
 }
 
 /** Only this machine for a loopback endpoint; else every address there is. */

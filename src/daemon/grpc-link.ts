@@ -18,7 +18,7 @@ export interface GrpcLinkOptions {
   host: string;
   port: number;
   /** Null = plaintext, which config allows to loopback only. */
-  tls: TunnelOptions | null;
+  tls: TunnelOptions | (() => TunnelOptions) | null;
   silence?: { pingAfterMs: number; answerWithinMs: number };
 }
 
@@ -33,10 +33,12 @@ export interface GrpcLink extends ControllerLink {
   health(): Promise<"serving" | "not serving" | null>;
 }
 
-export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOptions): GrpcLink {
+export function grpcLink({ host, port, tls: given, silence = patience }: GrpcLinkOptions): GrpcLink {
+  /** As it is at the next connection: what is trusted may change while this host runs. */
+  const tls = () => (typeof given === "function" ? given() : given);
+  const { proxy = null, clientCertificate = null } = tls() ?? {};
   const authority = authorityOf({ host, port });
-  const where = `${tls ? "https" : "http"}://${authority}`;
-  const proxy = tls?.proxy ?? null;
+  const where = `${given ? "https" : "http"}://${authority}`;
   // grpc-js opens the socket; with a proxy that is the only place it may open one to.
   const dialled = proxy ? authorityOf(proxy) : authority;
   const open = new Set<Client>();
@@ -48,8 +50,9 @@ export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOption
     tlsFailure = null;
     isOpened = false;
     isBelieved = false;
-    const options = tls && {
-      ...tls,
+    const trust = tls();
+    const options = trust && {
+      ...trust,
       onOpened: () => (isOpened = true),
       onFailure: (error: Error) => (tlsFailure = AegisError.from(error)),
       onBelieved: () => (isBelieved = true),
@@ -82,8 +85,7 @@ export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOption
     // Each step of the dial has its own patience; what is left is a path that swallows packets, or all steps together.
     const isLate = code === status.DEADLINE_EXCEEDED;
     const reason = isLate ? `no answer within ${connectTimeoutMs / 1000} s` : plain(details);
-    if (isBelieved)
-      return { reason: `after TLS: ${reason}`, ...(tls?.clientCertificate ? { hint: nameCertificate } : {}) };
+    if (isBelieved) return { reason: `after TLS: ${reason}`, ...(clientCertificate ? { hint: nameCertificate } : {}) };
     return {
       reason:
         proxy && !isOpened ? `the proxy ${authorityOf(proxy)} (${proxy.from}) cannot be reached: ${reason}` : reason,
@@ -154,7 +156,7 @@ export function grpcLink({ host, port, tls, silence = patience }: GrpcLinkOption
         handlers.onEnd(
           outcome === "ready" || end.status !== status.UNAVAILABLE
             ? end
-            : { ...end, message: notReached(where, unreachable({ code: end.status, details: end.message }).reason) },
+            : { ...end, message: notReached(where, inFull(unreachable({ code: end.status, details: end.message }))) },
         );
       return stream(client, { ...handlers, onEnd }, () => hangUp(client));
     },
@@ -237,6 +239,9 @@ function failed(where: string, path: string, error: ServiceError | null, unreach
   const { reason, hint = checkPath } = unreachable(error);
   return new LinkError("unavailable", notReached(where, reason), { cause: error, hint, peerTimeMs });
 }
+
+/** A stream ends with one text, which is all that status and log have. */
+const inFull = ({ reason, hint }: { reason: string; hint?: string }): string => (hint ? `${reason}; ${hint}` : reason);
 
 const notReached = (where: string, reason: string): string => `cannot reach the controller at ${where}: ${reason}`;
 

@@ -75,8 +75,8 @@ async function actAlone(request: KeyRequest, options: OwnerOptions): Promise<Own
   await finishCommit(stateDir);
   const { config } = await loadEdgeConfig(options);
   const identity = await loadIdentity(config);
-  const link = options.link ?? dialler(config, env);
   let { keyset } = identity;
+  const link = options.link ?? dialler(config, env, () => keyset);
   const { nodeId, tenantId, keyPath, tokenPath } = config;
   const credentials = createCredentials({
     ...{ ...identity, nodeId, tenantId, rotate: link.rotate, clock, log },

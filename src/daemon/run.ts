@@ -110,7 +110,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const identity = await loadIdentity(config);
   for (const message of [...openings, ...loaded.warnings, ...identity.warnings]) log.warn("settings", { message });
   let { keyset } = identity;
-  const link = options.link ?? dialler(config, env);
+  const link = options.link ?? dialler(config, env, () => keyset);
   const saveKeyset = async (newer: TrustedKeyset) => {
     await keepKeyset(config, newer);
     keyset = newer;

@@ -130,6 +130,39 @@ describe("58 a pin that does not match", () => {
   });
 });
 
+describe("pins that the controller's root vouches for", () => {
+  const unknown = `spki-sha256:${"A".repeat(43)}`;
+
+  test("let in a wholly new authority, or a leaf alone, whatever is in the settings", async () => {
+    const settings = { pins: [unknown], caPem: selfSigned.pem };
+    expect(await connect([leaf, ca], settings)).toMatch(/no certificate of the server matches/);
+    expect(await connect([leaf, ca], { ...settings, vouchedPins: [pinOf(ca)] })).toBe("believed");
+    expect(await connect([expired, ca], { ...settings, vouchedPins: [pinOf(ca)] })).toBe("believed");
+    expect(await connect([leaf], { ...settings, vouchedPins: [pinOf(leaf)] })).toBe("believed");
+  });
+
+  test("an authority vouched for has other servers too, and answers for nobody who only shows it", async () => {
+    const trust = { pins: [unknown], vouchedPins: [pinOf(ca)] };
+    expect(await connect([leaf, ca], { ...trust, serverName: "other.example" })).toMatch(/other\.example/);
+    const impostor = await makeCertificate({ name: "localhost", hosts: ["localhost"] });
+    expect(await connect([impostor, ca], trust)).toMatch(/no certificate of the server matches/);
+  });
+
+  test("the settings' own stay good until a keyset has withdrawn them", async () => {
+    const trust = { pins: [pinOf(ca), pinOf(leaf)], caPem: ca.pem, vouchedPins: [unknown] };
+    expect(await connect([leaf, ca], trust)).toBe("believed");
+    const withdrawn = { ...trust, withdrawnPins: [pinOf(ca), pinOf(leaf)] };
+    expect(await connect([leaf, ca], withdrawn)).toMatch(/no certificate of the server matches/);
+    // And with none left nobody else decides in their place.
+    expect(await connect([leaf, ca], { ...withdrawn, vouchedPins: [] })).toMatch(/pinned none that is not withdrawn/);
+  });
+
+  test("a host whose settings pin nothing keeps to its authorities", async () => {
+    expect(await connect([leaf, ca], { caPem: ca.pem, vouchedPins: [unknown] })).toBe("believed");
+    expect(await connect([leaf, ca], { vouchedPins: [pinOf(ca)] })).toMatch(/is not trusted/);
+  });
+});
+
 describe("names", () => {
   test("an authority that is pinned has other servers too", async () => {
     const trust = { pins: [pinOf(ca)], caPem: ca.pem };

@@ -1,6 +1,7 @@
 /**
- * Whether the far end of a TLS connection is the controller: by the pins that came with the enrollment token, else by
- * the system's authorities and the name. With a pin no date is judged, so a wrong clock cannot lock a host out.
+ * Whether the far end of a TLS connection is the controller: by the pins in the host's settings and those that the
+ * controller's root has vouched for since, else by the system's authorities and the name. With a pin no date is judged, so
+ * a wrong clock cannot lock a host out.
  */
 import { X509Certificate } from "node:crypto";
 import { checkServerIdentity, type TLSSocket } from "node:tls";
@@ -9,6 +10,13 @@ import { spkiPin } from "../platform/spki-pin.ts";
 export interface TlsTrust {
   /** `spki-sha256:<base64url>` of a leaf or a CA; empty = the system's authorities decide. */
   pins: readonly string[];
+  /**
+   * Those of the newest keyset, under the root that this host pinned. Each is as good as one in the settings, and needs no
+   * authority beside it. A host whose settings pin nothing leaves the choice to the system's authorities: its owner's word.
+   */
+  vouchedPins?: readonly string[];
+  /** Once listed by a keyset, and no longer: refused even where the settings name them, as those that came with the token do. */
+  withdrawnPins?: readonly string[];
   /** The only authority to believe, when a pin named one; null = the system's. */
   caPem: string | null;
   /** The name or address the certificate must be for. */
@@ -42,17 +50,21 @@ export function presented(socket: TLSSocket): Presented {
 }
 
 /** Null when the peer may be believed, else the reason in words. */
-export function distrust(peer: Presented, { pins, caPem, serverName }: TlsTrust): string | null {
+export function distrust(peer: Presented, trust: TlsTrust): string | null {
+  const { pins, vouchedPins = [], withdrawnPins = [], caPem, serverName } = trust;
   const [leaf] = peer.chain;
   if (!leaf) return "the server presented no certificate";
   const untrusted = peer.authorized ? null : `the server's certificate is not trusted: ${peer.authorizationError}`;
   if (pins.length === 0) return untrusted ?? wrongName(leaf, serverName);
 
-  const matched = proven(peer.chain, caPem).find((certificate) => pins.includes(spkiPin(certificate)));
+  const accepted = [...new Set([...vouchedPins, ...pins.filter((pin) => !withdrawnPins.includes(pin))])];
+  const matched = proven(peer.chain, caPem).find((certificate) => accepted.includes(spkiPin(certificate)));
   if (!matched)
-    return `no certificate of the server matches the pinned key: got ${peer.chain.map(spkiPin).join(", ")}, pinned ${pins.join(", ")}`;
-  // With a pin no date is judged; and a certificate that vouches for itself needs no other authority.
-  const tolerable = dateErrors.has(peer.authorizationError ?? "") || (matched === leaf && isSignedBy(leaf, leaf));
+    return `no certificate of the server matches the pinned key: got ${peer.chain.map(spkiPin).join(", ")}, pinned ${accepted.join(", ") || "none that is not withdrawn"}`;
+  // With a pin no date is judged; and a certificate that vouches for itself, or the root for it, needs no other authority.
+  const vouched = vouchedPins.includes(spkiPin(matched));
+  const tolerable =
+    vouched || dateErrors.has(peer.authorizationError ?? "") || (matched === leaf && isSignedBy(leaf, leaf));
   if (untrusted && !tolerable) return untrusted;
   return matched === leaf ? null : wrongName(leaf, serverName);
 }

@@ -104,7 +104,7 @@ function tlsToController(socket: Socket, options: TunnelOptions): Promise<TLSSoc
         reason === null
           ? passHttp2
           : options.pins.length > 0
-            ? "something in between may open TLS; if the controller's certificate was replaced, enroll with a new token"
+            ? "something in between may open TLS; if the controller's certificate was replaced while this host was away, let it in again: aegis edge token issue --for NODE, then here aegis edge enroll --force TOKEN"
             : "a token that pins the controller's key needs no authority; else name the authority's file in SSL_CERT_FILE",
     });
   });

@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import { newKey, signedKeyset } from "../../test/support/strict-keys.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { toLong } from "../wire/whole.ts";
-import { advance, type KeysetOutcome, trustFirst, trustStored } from "./keyset.ts";
+import { advance, type KeysetOutcome, trustFirst, trustStored, withWithdrawn } from "./keyset.ts";
 import { importSigningKey, newSeed } from "./public-key.ts";
 import { sha256, statement } from "./statement.ts";
 
@@ -199,5 +199,34 @@ describe("keys in a keyset", () => {
     const forgery = Buffer.concat([Buffer.from([1]), Buffer.alloc(63)]);
     const signed = SignedKeySet.encode({ keyset, signature: forgery }).finish();
     expect(trustFirst(sha256(weak), [signed])).toMatchObject({ reason: "keyset_malformed" });
+  });
+});
+
+describe("pins of TLS keys", () => {
+  const pin = (letter: string) => `spki-sha256:${letter.repeat(43)}`;
+  const listing = (version: number, ...tlsPins: string[]) =>
+    make({ version, change: (keyset) => (keyset.tlsPins = tlsPins) });
+  const after = (...chain: Uint8Array[]) => trusted(trustFirst(root.keyId, chain));
+
+  test("that a newer keyset lists no more are withdrawn, until one lists them again", () => {
+    const both = after(listing(1, pin("A"), pin("B")), listing(2, pin("B"), pin("C")));
+    expect(both).toMatchObject({ tlsPins: [pin("B"), pin("C")], withdrawnPins: [pin("A")] });
+    expect(trusted(advance(both, [listing(3, pin("A"))]))).toMatchObject({ withdrawnPins: [pin("B"), pin("C")] });
+  });
+
+  test("of no known form, and more than any controller lists, are passed over", () => {
+    const many = Array.from({ length: 30 }, (_, n) => pin("A").slice(0, -1) + String.fromCharCode(65 + (n % 26)));
+    expect(after(listing(1, "sha1:abc", pin("A"))).tlsPins).toEqual([pin("A")]);
+    expect(after(listing(1, ...many)).tlsPins).toHaveLength(16);
+  });
+
+  test("that are withdrawn are remembered with the file, which is bounded", () => {
+    let at = after(listing(1, pin("A")));
+    for (let version = 2; version < 80; version++) {
+      const one = `spki-sha256:${String(version).padStart(43, "0")}`;
+      at = trusted(advance(at, [listing(version, one)]));
+    }
+    expect(at.withdrawnPins).toHaveLength(64);
+    expect(withWithdrawn(after(listing(1, pin("A"))), [pin("A"), pin("B")]).withdrawnPins).toEqual([pin("B")]);
   });
 });

@@ -22,8 +22,10 @@ export interface TrustedKeyset {
   readonly tokenKeys: ReadonlyMap<string, PublicKey>;
   /** Every key of a use, algorithm and state that this version knows. */
   readonly keys: readonly KeysetKey[];
-  /** Handed on from keyset to keyset and nothing more: no certificate is compared with them. */
+  /** `spki-sha256:` of every TLS key that the controller may be met with; empty = this keyset does not say. */
   readonly tlsPins: readonly string[];
+  /** Those that an earlier keyset listed and this one does not, the newest 64: nobody's settings bring them back. */
+  readonly withdrawnPins: readonly string[];
   /** The controller's clock when it was made. */
   readonly createdMs: number;
   /** The serialised SignedKeySet, as received. */
@@ -70,7 +72,7 @@ export function trustFirst(rootKeyId: Uint8Array, chain: readonly Uint8Array[]):
   // By which of the two signatures depends on whether it is the one that brought this root.
   if (!candidate.signedBy(candidate.rootKey) && !candidate.alsoSignedBy(candidate.rootKey))
     return refuse("keyset_signature");
-  const trusted = trust(candidate, [first]);
+  const trusted = trust(candidate, { anchors: [first], withdrawnPins: [] });
   return trusted.kind === "trusted" && rest.length > 0 ? advance(trusted.keyset, rest) : trusted;
 }
 
@@ -80,7 +82,7 @@ export function trustStored(rootKey: PublicKey, signed: Uint8Array): KeysetOutco
   if (!candidate) return refuse("keyset_malformed");
   if (candidate.rootKey.kid !== rootKey.kid) return refuse("keyset_root");
   if (!candidate.signedBy(rootKey) && !candidate.alsoSignedBy(rootKey)) return refuse("keyset_signature");
-  return trust(candidate, [signed]);
+  return trust(candidate, { anchors: [signed], withdrawnPins: [] });
 }
 
 /** Follows `chain` (oldest first) from what is trusted now. A change of root needs the old root's signature and the new one's. */
@@ -99,12 +101,29 @@ export function advance(current: TrustedKeyset, chain: readonly Uint8Array[]): K
     if (!next.signedBy(at.rootKey)) return refuse("keyset_signature");
     const newRoot = next.rootKey.kid !== at.rootKey.kid;
     if (newRoot && !next.alsoSignedBy(next.rootKey)) return refuse("keyset_root");
-    const outcome = trust(next, newRoot ? [...at.anchors, signed] : at.anchors);
+    const outcome = trust(next, {
+      anchors: newRoot ? [...at.anchors, signed] : at.anchors,
+      withdrawnPins: withdrawn([...at.withdrawnPins, ...at.tlsPins], next.tlsPins),
+    });
     if (outcome.kind === "refused") return outcome;
     at = outcome.keyset;
   }
   return { kind: "trusted", keyset: at };
 }
+
+/** A keyset that a host stored, with the pins that it knew to be withdrawn then. */
+export const withWithdrawn = (keyset: TrustedKeyset, pins: readonly string[]): TrustedKeyset => ({
+  ...keyset,
+  withdrawnPins: withdrawn([...pins, ...keyset.withdrawnPins], keyset.tlsPins),
+});
+
+/** Renewals are years apart: more than this many are an attack on the file's size. */
+const maxWithdrawnPins = 64;
+const maxPins = 16;
+const pinForm = /^spki-sha256:[A-Za-z0-9_-]{43}$/;
+
+const withdrawn = (known: readonly string[], listed: readonly string[]): string[] =>
+  [...new Set(known)].filter((pin) => !listed.includes(pin)).slice(-maxWithdrawnPins);
 
 interface Candidate {
   controllerId: string;
@@ -136,7 +155,7 @@ function decode(signed: Uint8Array): Candidate | null {
       rootKey,
       digest: sha256(bytes),
       keys: keyset.keys,
-      tlsPins: keyset.tlsPins,
+      tlsPins: keyset.tlsPins.filter((pin) => pinForm.test(pin)).slice(0, maxPins),
       createdMs: whole(keyset.createdMs) ?? 0,
       signed,
       bytes,
@@ -149,7 +168,10 @@ function decode(signed: Uint8Array): Candidate | null {
 }
 
 /** Entries of a use, algorithm or state this version does not know are passed over; exactly one command key must be active. */
-function trust({ keys: entries, ...candidate }: Candidate, anchors: readonly Uint8Array[]): KeysetOutcome {
+function trust(
+  { keys: entries, ...candidate }: Candidate,
+  { anchors, withdrawnPins }: Pick<TrustedKeyset, "anchors" | "withdrawnPins">,
+): KeysetOutcome {
   const keys: KeysetKey[] = [];
   for (const entry of entries) {
     const key = entry.alg === KeyAlg.KEY_ALG_ED25519 && entry.public ? importPublicKey(entry.public) : null;
@@ -165,7 +187,7 @@ function trust({ keys: entries, ...candidate }: Candidate, anchors: readonly Uin
   return {
     kind: "trusted",
     keyset: {
-      ...{ controllerId, version, rootKey, digest, tlsPins, createdMs, signed, bytes, anchors, keys },
+      ...{ controllerId, version, rootKey, digest, tlsPins, withdrawnPins, createdMs, signed, bytes, anchors, keys },
       commandKey: commandKey.key,
       tokenKeys: new Map(tokenKeys.map(({ key }) => [key.kid, key])),
     },

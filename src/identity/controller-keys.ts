@@ -1,7 +1,7 @@
 /** The controller's keys as this host pinned them: `controller.keys`, written at enrollment and moved only forward. */
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
-import { type KeysetFailure, type TrustedKeyset, trustFirst, trustStored } from "../envelope/keyset.ts";
+import { type KeysetFailure, type TrustedKeyset, trustFirst, trustStored, withWithdrawn } from "../envelope/keyset.ts";
 import { importPublicKey } from "../envelope/public-key.ts";
 import { AegisError } from "../errors.ts";
 import { writeFileAtomic } from "../platform/private-file.ts";
@@ -12,6 +12,8 @@ const schema = z.strictObject({
   keyset: z.string(),
   /** How the root of this keyset follows from the one that this host enrolled with, once they differ. */
   anchors: z.array(z.string()).optional(),
+  /** Pins of TLS keys that an earlier keyset listed and this one does not. */
+  withdrawn_pins: z.array(z.string()).optional(),
 });
 
 const reenroll = "enroll again with a token issued for this node: aegis edge enroll --force TOKEN";
@@ -44,7 +46,7 @@ export async function loadControllerKeys(path: string, sealRoot: string): Promis
   if (outcome.keyset.rootKey.kid !== rootKey.kid) throw broken("names another root than its keyset");
   if (outcome.keyset.controllerId !== parsed.data.controller_id)
     throw broken("names another controller than its keyset");
-  return outcome.keyset;
+  return withWithdrawn(outcome.keyset, parsed.data.withdrawn_pins ?? []);
 }
 
 export function renderControllerKeys(keyset: TrustedKeyset): string {
@@ -53,6 +55,7 @@ export function renderControllerKeys(keyset: TrustedKeyset): string {
     root_key: text(keyset.rootKey.raw),
     keyset: text(keyset.signed),
     ...(keyset.anchors.length > 1 ? { anchors: keyset.anchors.map(text) } : {}),
+    ...(keyset.withdrawnPins.length > 0 ? { withdrawn_pins: [...keyset.withdrawnPins] } : {}),
   };
   return `${JSON.stringify(content, null, 2)}\n`;
 }

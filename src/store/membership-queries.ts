@@ -71,6 +71,10 @@ export function membershipQueries(perform: Perform, loosely: Perform): Membershi
     nodes: (tenantId) =>
       perform((db) => db.all(nodes, "WHERE tenant_id = $tenantId ORDER BY host_name, node_id", { tenantId })),
     nodeCount: () => perform((db) => db.value("SELECT count(*) FROM nodes WHERE revoked_at IS NULL", {}) as number),
+    compatNodeCount: () =>
+      perform(
+        (db) => db.value("SELECT count(*) FROM nodes WHERE revoked_at IS NULL AND seal = 'compat'", {}) as number,
+      ),
     nodesPage: (tenantId, after, limit) =>
       perform((db) =>
         db.all(

@@ -201,6 +201,8 @@ export interface MembershipQueries {
   nodes(tenantId: string): Promise<NodeRow[]>;
   /** How many of all tenants are not revoked. */
   nodeCount(): Promise<number>;
+  /** Those of them with compat sessions. */
+  compatNodeCount(): Promise<number>;
   /** In the order of enrollment, from after `after` on; revoked ones too. */
   nodesPage(tenantId: string, after: { enrolledAt: number; nodeId: string } | null, limit: number): Promise<NodeRow[]>;
   /** Inserts, or replaces all but `enrolledAt`; remembers the key as this node's for ever. */

@@ -1,8 +1,10 @@
 /** `controller keys ls`: the controller's keys, what each is for, and which hosts do not know the newest ones yet. */
 import { newestKeyset } from "../../controller/keys.ts";
+import { loadTls, nextTls } from "../../controller/tls.ts";
 import { fingerprint } from "../../envelope/public-key.ts";
 import { command } from "../command.ts";
 import { controllerDir, dataDirFlag, outputFlag, printResult } from "../options.ts";
+import { pinShown } from "../server-identity.ts";
 import { facts, table } from "../terminal.ts";
 import { withStore } from "./beside.ts";
 
@@ -16,16 +18,23 @@ export default command({
   args: { "data-dir": dataDirFlag, output: outputFlag },
   async run(given) {
     const { args } = given;
-    const shown = await withStore(controllerDir(args["data-dir"], given), async (store) => {
+    const dataDir = controllerDir(args["data-dir"], given);
+    const shown = await withStore(dataDir, async (store) => {
       const keyset = await newestKeyset(store);
       const planned = await store.plannedKeyset();
+      const [tls, follows] = [await loadTls(dataDir), await nextTls(dataDir)];
+      const stateOf = (pin: string) =>
+        tls.pins.includes(pin) ? "active" : follows?.pins.includes(pin) ? "next" : "published";
       const behind = await store.nodesBehind(keyset.version);
       return {
         root_fingerprint: fingerprint(keyset.rootKey),
         version: keyset.version,
         created_at: new Date(keyset.createdMs).toISOString(),
         planned_version: planned?.version ?? null,
-        keys: keyset.keys.map(({ key, use, state }) => ({ use, state, fingerprint: fingerprint(key) })),
+        keys: [
+          ...keyset.keys.map(({ key, use, state }) => ({ use, state, fingerprint: fingerprint(key) })),
+          ...keyset.tlsPins.map((pin) => ({ use: "tls", state: stateOf(pin), fingerprint: pinShown(pin) })),
+        ],
         hosts_behind: behind.map(({ nodeId, hostName, displayName }) => ({
           node_id: nodeId,
           name: displayName ?? hostName,
