@@ -7,6 +7,7 @@ import type { AddressInfo, Server } from "node:net";
 import { join } from "node:path";
 import { createServer as createTlsServer } from "node:tls";
 import { freePort } from "../src/platform/free-port.ts";
+import { makeCertificate } from "./support/certificates.ts";
 import { type Host, installation, jsonOf } from "./support/installation.ts";
 import { fixedProxy } from "./support/proxies.ts";
 
@@ -96,8 +97,12 @@ describe("without a proxy", () => {
   });
 
   test("another key than the pinned one", async () => {
-    const pin = { from: /spki-sha256:\S+/g, to: `spki-sha256:${"A".repeat(43)}` };
-    stopsAt(await found(pin), "tls", /matches the pinned key: got spki-/, /enroll with a new token/);
+    const { pem, keyPem } = await makeCertificate({ name: "stranger", hosts: ["localhost"] });
+    const port = await listen(
+      createTlsServer({ cert: pem, key: keyPem, ALPNProtocols: ["h2"] }, (socket) => socket.on("error", () => {})),
+    );
+    const remedy = /aegis edge token issue --for NODE, then here aegis edge enroll --force/;
+    stopsAt(await found(to(port)), "tls", /matches the pinned key: got spki-/, remedy);
   });
 });
 

@@ -134,7 +134,7 @@ describe("pins that the controller's root vouches for", () => {
   const unknown = `spki-sha256:${"A".repeat(43)}`;
 
   test("let in a wholly new authority, or a leaf alone, whatever is in the settings", async () => {
-    const settings = { pins: [unknown], caPem: selfSigned.pem };
+    const settings = { pins: [unknown], withdrawnPins: [unknown], caPem: selfSigned.pem };
     expect(await connect([leaf, ca], settings)).toMatch(/no certificate of the server matches/);
     expect(await connect([leaf, ca], { ...settings, vouchedPins: [pinOf(ca)] })).toBe("believed");
     expect(await connect([expired, ca], { ...settings, vouchedPins: [pinOf(ca)] })).toBe("believed");
@@ -142,7 +142,7 @@ describe("pins that the controller's root vouches for", () => {
   });
 
   test("an authority vouched for has other servers too, and answers for nobody who only shows it", async () => {
-    const trust = { pins: [unknown], vouchedPins: [pinOf(ca)] };
+    const trust = { pins: [unknown], withdrawnPins: [unknown], vouchedPins: [pinOf(ca)] };
     expect(await connect([leaf, ca], { ...trust, serverName: "other.example" })).toMatch(/other\.example/);
     const impostor = await makeCertificate({ name: "localhost", hosts: ["localhost"] });
     expect(await connect([impostor, ca], trust)).toMatch(/no certificate of the server matches/);
@@ -155,6 +155,12 @@ describe("pins that the controller's root vouches for", () => {
     expect(await connect([leaf, ca], withdrawn)).toMatch(/no certificate of the server matches/);
     // And with none left nobody else decides in their place.
     expect(await connect([leaf, ca], { ...withdrawn, vouchedPins: [] })).toMatch(/pinned none that is not withdrawn/);
+  });
+
+  test("settings that name none of the controller's keys are their owner's, and nothing is added to them", async () => {
+    expect(await connect([leaf, ca], { pins: [unknown], vouchedPins: [pinOf(ca)] })).toMatch(
+      /no certificate of the server/,
+    );
   });
 
   test("a host whose settings pin nothing keeps to its authorities", async () => {

@@ -12,7 +12,8 @@ export interface TlsTrust {
   pins: readonly string[];
   /**
    * Those of the newest keyset, under the root that this host pinned. Each is as good as one in the settings, and needs no
-   * authority beside it. A host whose settings pin nothing leaves the choice to the system's authorities: its owner's word.
+   * authority beside it. They follow the pins that came with the token: settings that name none of the controller's keys, of
+   * now or before, are their owner's own word, and so is a list that is empty.
    */
   vouchedPins?: readonly string[];
   /** Once listed by a keyset, and no longer: refused even where the settings name them, as those that came with the token do. */
@@ -51,7 +52,9 @@ export function presented(socket: TLSSocket): Presented {
 
 /** Null when the peer may be believed, else the reason in words. */
 export function distrust(peer: Presented, trust: TlsTrust): string | null {
-  const { pins, vouchedPins = [], withdrawnPins = [], caPem, serverName } = trust;
+  const { pins, withdrawnPins = [], caPem, serverName } = trust;
+  const isFollowed = pins.some((pin) => trust.vouchedPins?.includes(pin) || withdrawnPins.includes(pin));
+  const vouchedPins = isFollowed ? (trust.vouchedPins ?? []) : [];
   const [leaf] = peer.chain;
   if (!leaf) return "the server presented no certificate";
   const untrusted = peer.authorized ? null : `the server's certificate is not trusted: ${peer.authorizationError}`;

@@ -227,6 +227,7 @@ describe("pins of TLS keys", () => {
       at = trusted(advance(at, [listing(version, one)]));
     }
     expect(at.withdrawnPins).toHaveLength(64);
+    expect(at.withdrawnPins[0]).toBe(pin("A"));
     expect(withWithdrawn(after(listing(1, pin("A"))), [pin("A"), pin("B")]).withdrawnPins).toEqual([pin("B")]);
   });
 });

@@ -24,7 +24,7 @@ export interface TrustedKeyset {
   readonly keys: readonly KeysetKey[];
   /** `spki-sha256:` of every TLS key that the controller may be met with; empty = this keyset does not say. */
   readonly tlsPins: readonly string[];
-  /** Those that an earlier keyset listed and this one does not, the newest 64: nobody's settings bring them back. */
+  /** Those that an earlier keyset listed and this one does not, at most 64: nobody's settings bring them back. */
   readonly withdrawnPins: readonly string[];
   /** The controller's clock when it was made. */
   readonly createdMs: number;
@@ -117,13 +117,16 @@ export const withWithdrawn = (keyset: TrustedKeyset, pins: readonly string[]): T
   withdrawnPins: withdrawn([...pins, ...keyset.withdrawnPins], keyset.tlsPins),
 });
 
-/** Renewals are years apart: more than this many are an attack on the file's size. */
-const maxWithdrawnPins = 64;
+/** The oldest are those that a host has in its settings since it enrolled; of later ones the newest matter. */
+const oldestWithdrawn = 8;
+const newestWithdrawn = 56;
 const maxPins = 16;
 const pinForm = /^spki-sha256:[A-Za-z0-9_-]{43}$/;
 
 const withdrawn = (known: readonly string[], listed: readonly string[]): string[] =>
-  [...new Set(known)].filter((pin) => !listed.includes(pin)).slice(-maxWithdrawnPins);
+  [...new Set(known)]
+    .filter((pin) => !listed.includes(pin))
+    .filter((_, at, all) => at < oldestWithdrawn || at >= all.length - newestWithdrawn);
 
 interface Candidate {
   controllerId: string;
