@@ -13,6 +13,7 @@
 #include "launch.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,22 +63,23 @@ static int probe(void) {
   return 0;
 }
 
-static void run(const char *path, char **command, int ruleset, int failure, pid_t launcher) {
+struct start { const char *path; char **command; int ruleset, why; pid_t launcher; };
+
+/* In the new process, which has this one's memory until the command takes its place: what went wrong is left in `why`. */
+static int run(void *given) {
+  struct start *start = given;
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != launcher) _exit(126);
+  if (getppid() != start->launcher) _exit(126);
   for (int signal_number = 1; signal_number < NSIG; signal_number++) signal(signal_number, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && (ruleset < 0 || !confine_self(ruleset))) {
-    if (failure != 3 && dup2(failure, 3) == 3) failure = 3;
-    close_from(4);
-    fcntl(3, F_SETFD, FD_CLOEXEC);
-    execv(path, command);
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && (start->ruleset < 0 || !confine_self(start->ruleset))) {
+    close_from(3);
+    execv(start->path, start->command);
   }
-  int why = errno;
-  if (write(failure, &why, sizeof why) < 0) _exit(126);
-  _exit(why == ENOENT ? 127 : 126);
+  start->why = errno;
+  _exit(126);
 }
 
 /* Ends as the command did, so that whoever waits sees its signal and not a number that stands for it. */
@@ -137,18 +139,17 @@ int main(int argc, char **argv) {
   if (prctl(PR_SET_CHILD_SUBREAPER, 1)) return complain(126, "PR_SET_CHILD_SUBREAPER");
   if (landlock && wanted && (confine_add_aliases() || (ruleset = confine_ruleset()) < 0)) return complain(126, "Landlock");
 
-  int failure[2], why;
-  if (pipe2(failure, O_CLOEXEC)) return complain(126, "pipe");
-  pid_t launcher = getpid(), child = fork();
-  if (child < 0) return complain(126, "fork");
-  if (child == 0) run(path, command, ruleset, failure[1], launcher);
-  close(failure[1]);
+  /* A copy of this process would be thrown away at once. This one stands still until the command runs, or cannot. */
+  static char stack[64 * 1024] __attribute__((aligned(16)));
+  struct start start = {.path = path, .command = command, .ruleset = ruleset, .launcher = getpid()};
+  pid_t child = clone(run, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &start);
+  if (child < 0) return complain(126, "clone");
   if (ruleset >= 0) close(ruleset);
   int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-  if (read(failure[0], &why, sizeof why) == sizeof why) {
+  if (start.why) {
     waitpid(child, NULL, 0);
-    errno = why;
-    return complain(why == ENOENT ? 127 : 126, path);
+    errno = start.why;
+    return complain(start.why == ENOENT ? 127 : 126, path);
   }
   /* The command alone holds its pipes: who reads them sees their end when it and all that came from it are gone. */
   for (int fd = 0; fd < 3; fd++) null < 0 ? close(fd) : dup2(null, fd);
