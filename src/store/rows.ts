@@ -48,9 +48,9 @@ function table<T extends object>(name: string, kinds: { [Field in keyof T]-?: Ki
     },
     decode(raw) {
       const values = raw as Record<string, Value>;
-      return Object.fromEntries(
-        columns.map(({ field, kind, column }) => [field, fromColumn(kind, values[column])]),
-      ) as T;
+      const row: Record<string, unknown> = {};
+      for (const { field, kind, column } of columns) row[field] = fromColumn(kind, values[column]);
+      return row as T;
     },
   };
 }

@@ -31,8 +31,14 @@ export function preparedSql(db: Database): Sql {
     changed += changes;
     return changes;
   };
-  const select = <T>(table: Table<T>, rest: string) =>
-    `SELECT ${table.columns.map(({ column }) => column).join(", ")} FROM ${table.name} ${rest}`;
+  const select = textOnce(
+    (table, rest) => `SELECT ${table.columns.map(({ column }) => column).join(", ")} FROM ${table.name} ${rest}`,
+  );
+  const insertion = textOnce((table, onConflict) => {
+    const names = table.columns.map(({ column }) => column).join(", ");
+    const values = table.columns.map(({ field }) => `$${field}`).join(", ");
+    return `INSERT INTO ${table.name} (${names}) VALUES (${values}) ${onConflict}`;
+  });
   return {
     all: (table, rest, parameters = {}) => prepared(select(table, rest)).all(parameters).map(table.decode),
     one(table, rest, parameters = {}) {
@@ -40,12 +46,7 @@ export function preparedSql(db: Database): Sql {
       return raw === null ? null : table.decode(raw);
     },
     insert(table, row, onConflict = "") {
-      const names = table.columns.map(({ column }) => column).join(", ");
-      const values = table.columns.map(({ field }) => `$${field}`).join(", ");
-      count(
-        prepared(`INSERT INTO ${table.name} (${names}) VALUES (${values}) ${onConflict}`).run(table.encode(row))
-          .changes,
-      );
+      count(prepared(insertion(table, onConflict)).run(table.encode(row)).changes);
     },
     run: (sql, parameters = {}) => count(prepared(sql).run(parameters).changes),
     get changes() {
@@ -60,6 +61,20 @@ export function preparedSql(db: Database): Sql {
       for (const statement of statements.values()) statement.finalize();
       statements.clear();
     },
+  };
+}
+
+type Columns = Pick<Table<unknown>, "name" | "columns">;
+
+/** Of a table and the words that follow: the same few again and again. */
+function textOnce(make: (table: Columns, words: string) => string): (table: Columns, words: string) => string {
+  const made = new Map<Columns, Map<string, string>>();
+  return (table, words) => {
+    const ofTable = made.get(table) ?? new Map<string, string>();
+    made.set(table, ofTable);
+    const text = ofTable.get(words) ?? make(table, words);
+    ofTable.set(words, text);
+    return text;
   };
 }
 

@@ -31,14 +31,38 @@ export function eventStream(run: Run, { clock, after, client, onGone }: EventStr
   if (client.aborted) leave();
   else client.addEventListener("abort", leave, { once: true });
 
+  let saidAt = clock.monotonic();
+  let onSilence: (() => void) | null = null;
+  /** One timer for the whole stream: events may come by the thousand. */
+  async function watchSilence(): Promise<void> {
+    while (!gone.signal.aborted) {
+      const leftMs = saidAt + keepAliveMs - clock.monotonic();
+      if (leftMs > 0) await clock.sleep(leftMs, gone.signal);
+      else {
+        saidAt = clock.monotonic();
+        onSilence?.();
+      }
+    }
+  }
+  void watchSilence();
+  /** The next event, or null when none came for too long. */
+  const eventOrSilence = (coming: ReturnType<typeof events.next>) =>
+    new Promise<Awaited<typeof coming> | null>((resolve, reject) => {
+      onSilence = () => resolve(null);
+      coming.then(resolve, (error: unknown) => {
+        gone.abort();
+        reject(error);
+      });
+    });
+
   const body = new ReadableStream<Uint8Array>({
     // Asked for only when the connection has taken what came before: a reader that stops reading holds nobody up.
     async pull(controller) {
       next ??= events.next();
-      const beat = new AbortController();
-      const first = await Promise.race([next, clock.sleep(keepAliveMs, beat.signal).then(() => null)]);
-      beat.abort();
+      const first = await eventOrSilence(next);
+      onSilence = null;
       if (over) return;
+      saidAt = clock.monotonic();
       if (first === null) return controller.enqueue(encoder.encode(sseComment));
       next = null;
       if (!first.done) {
@@ -46,6 +70,7 @@ export function eventStream(run: Run, { clock, after, client, onGone }: EventStr
         return controller.enqueue(encoder.encode(formatSse({ id, event, data })));
       }
       over = true;
+      gone.abort();
       client.removeEventListener("abort", leave);
       controller.close();
     },
