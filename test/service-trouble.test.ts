@@ -130,20 +130,64 @@ describe("an installation", () => {
     },
     60_000,
   );
+});
+
+describe("a system that gives its users no user namespaces", () => {
+  const manager = "/etc/systemd/system/user@4242.service.d";
+  /** What the user's manager and all that it starts may do: a filter of the kernel's, as strict as a sysctl and only in here. */
+  const namespaces = async (given: boolean) => {
+    const change = given
+      ? `rm -r ${manager}`
+      : `mkdir -p ${manager} && printf '[Service]\\nRestrictNamespaces=~user\\n' > ${manager}/no-namespaces.conf`;
+    const { exit, said } = await bench.root(
+      `${change} && systemctl daemon-reload && systemctl restart user@4242 && for i in $(seq 100); do test -S /run/user/4242/bus && exit 0; sleep 0.1; done; exit 1`,
+    );
+    if (exit !== 0) throw new Error(said);
+    expect((await bench.user("systemd-run --user --wait --quiet -p PrivateUsers=true true")).exit === 0).toBe(given);
+  };
+  const files = "find ~ -name 'aegis-edge*'";
 
   onSystemd(
-    "without user namespaces goes on with --allow-unsandboxed, and tools still cannot read the key",
+    "enrolls and installs nothing until --allow-unsandboxed, which the refusal names; tools still cannot read the key",
     async () => {
+      await bench.user("aegis edge service uninstall; aegis edge logout --force; rm -rf ~/.aegis");
+      await namespaces(false);
+      const token = await bench.token("bare");
+      const enrolled = await bench.user(
+        `exec 2>&1; aegis edge enroll ${token} --non-interactive --full-access; echo "exit $?"; ${files}`,
+      );
+      expect(enrolled.said).toContain(
+        "this host is enrolled, and no service was installed: this system gives its users no",
+      );
+      expect(enrolled.said).toContain(
+        "aegis edge service install --allow-unsandboxed; then: aegis edge service install",
+      );
+      expect(enrolled.said).toEndWith("exit 1\n");
+      const refused = await bench.user(`exec 2>&1; aegis edge service install; echo "exit $?"; ${files}`);
+      expect(refused.said).toContain("or go on with less: aegis edge service install --allow-unsandboxed");
+      expect(refused.said).toEndWith("exit 1\n");
+      expect((await bench.user("aegis doctor")).said).toMatch(/^sandbox +warning .*no user namespaces/m);
+
+      const bare = (command: string) => bench.operator(`aegis edge exec bare --context operator -- ${command}`);
       const installed = await bench.user(
         `aegis edge service install --allow-unsandboxed; ${connected}; grep -c ^PrivateUsers ${unit}`,
       );
       expect(installed.said).toEndWith("connected\n0\n");
-      expect((await tool("/bin/cat /home/edge/.aegis/edge/node.key")).said).toContain("Permission denied");
+      expect(await bare("/bin/ls /home/edge/.config/systemd")).toEqual({ exit: 0, said: "user\n" });
+      expect((await bare("/bin/cat /home/edge/.aegis/edge/node.key")).said).toContain("Permission denied");
       const append = "/bin/sh -c 'echo >> /home/edge/.config/systemd/user/aegis-edge.service'";
-      expect((await tool(append)).said).toContain("Permission denied");
+      expect((await bare(append)).said).toContain("Permission denied");
+      // The lines that need no namespace hold.
+      const personality = "/usr/bin/setarch --addr-no-randomize /bin/true";
+      expect((await bare(personality)).exit).not.toBe(0);
+      const policy = await bench.user("aegis edge policy test --context operator -- cat /home/edge/notes");
+      expect(policy.said).toMatch(/^sandbox +allowed by /m);
+
+      await namespaces(true);
       expect((await bench.user("aegis edge service install")).said).toContain("connected  yes");
       expect((await bench.user(`grep -c ^PrivateUsers ${unit}`)).said).toBe("1\n");
+      expect((await bare("/bin/ls /home/edge/.config/systemd")).said).toContain("No such file");
     },
-    60_000,
+    90_000,
   );
 });

@@ -88,7 +88,7 @@ async function obstacle(spec: ServiceSpec, { run, env }: ManagerOptions): Promis
   const namespaces = await run("systemd-run", probe, { timeoutMs: 20_000 });
   if (namespaces.status === 0) return null;
   return new AegisError("unprocessable", "this system gives its users no user namespaces, which the sandbox needs", {
-    hint: "allow them (sysctl kernel.unprivileged_userns_clone=1, or on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), or go on with less: --allow-unsandboxed",
+    hint: "allow them (sysctl kernel.unprivileged_userns_clone=1, or on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), or go on with less: aegis edge service install --allow-unsandboxed",
   });
 }
 
