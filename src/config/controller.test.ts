@@ -20,6 +20,7 @@ test("what init writes is what start reads", async () => {
     ...config,
     limits: { hosts: 10_000, enrollmentAttemptsPerMinute: 30, enrollmentTokensPerMinute: 100, runRetentionDays: 90 },
     oidc: null,
+    otlp: null,
   });
   expect(Object.isFrozen(loaded)).toBe(true);
 });

@@ -1,11 +1,14 @@
 /** The controller's own settings, `controller.yaml` in its data directory. */
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { stringifyYAML } from "confbox/yaml";
 import { z } from "zod";
 import { AegisError } from "../errors.ts";
 import { limits } from "../platform/limits.ts";
+import { resolveFrom } from "../platform/paths.ts";
 import { readTextFile } from "../platform/text-file.ts";
 import { parseYaml } from "../platform/yaml-file.ts";
+import { controllerOtlpSchema, type OtlpConfig, otlpConfig, otlpFiles } from "./otlp.ts";
 import { inWords } from "./problems.ts";
 
 export interface ControllerConfig {
@@ -17,6 +20,8 @@ export interface ControllerConfig {
   limits: ControllerLimits;
   /** Whose tokens are taken besides our own; null = nobody's. */
   oidc: OidcConfig | null;
+  /** Where its traces and logs go; null = nowhere, as far as this file says. */
+  otlp: OtlpConfig | null;
 }
 
 /** An OpenID Connect issuer, and what its claims mean here. */
@@ -93,6 +98,7 @@ const schema = z.strictObject({
     })
     .prefault({}),
   oidc: oidcSchema.optional(),
+  otlp: controllerOtlpSchema.optional(),
 });
 
 export const controllerConfigPath = (dataDir: string): string => join(dataDir, "controller.yaml");
@@ -106,11 +112,16 @@ export async function loadControllerConfig(dataDir: string): Promise<ControllerC
     });
   const document = parseYaml(path, text);
   const parsed = schema.safeParse(document);
-  if (!parsed.success)
-    throw new AegisError("config_invalid", `${path} is damaged: ${inWords(parsed.error.issues, document).join("; ")}`, {
+  const damaged = (problems: readonly string[]) =>
+    new AegisError("config_invalid", `${path} is damaged: ${problems.join("; ")}`, {
       hint: "mend the file, or restore the data directory from a backup",
     });
-  const { controller_id, public_endpoint, created_at, limits: set, oidc } = parsed.data;
+  if (!parsed.success) throw damaged(inWords(parsed.error.issues, document));
+  const { controller_id, public_endpoint, created_at, limits: set, oidc, otlp } = parsed.data;
+  const caPath = otlp?.ca_path === undefined ? null : resolveFrom(dataDir, otlp.ca_path, homedir());
+  const sent = otlp && (await otlpFiles(otlp, caPath));
+  if (sent && sent.problems.length > 0)
+    throw damaged(sent.problems.map(({ key, message }) => `otlp.${key}: ${message}`));
   return Object.freeze({
     ...{ controllerId: controller_id, publicEndpoint: public_endpoint, createdAt: created_at },
     limits: {
@@ -122,11 +133,12 @@ export async function loadControllerConfig(dataDir: string): Promise<ControllerC
     oidc: oidc
       ? { issuer: oidc.issuer, audience: oidc.audience, nameClaim: oidc.name_claim, grants: oidc.grants }
       : null,
+    otlp: otlp ? otlpConfig(otlp, sent?.caPem ?? null) : null,
   });
 }
 
-/** Limits and issuers are their owner's to write. */
-export const renderControllerConfig = (config: Omit<ControllerConfig, "limits" | "oidc">): string =>
+/** Limits, issuers and collectors are their owner's to write. */
+export const renderControllerConfig = (config: Omit<ControllerConfig, "limits" | "oidc" | "otlp">): string =>
   `${stringifyYAML({
     controller_id: config.controllerId,
     public_endpoint: config.publicEndpoint,

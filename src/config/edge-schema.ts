@@ -4,6 +4,7 @@ import { importPublicKey, type PublicKey } from "../envelope/public-key.ts";
 import { limits } from "../platform/limits.ts";
 import { logLevels } from "../platform/log.ts";
 import { securityContextsSchema } from "../policy/context.ts";
+import { edgeOtlpSchema } from "./otlp.ts";
 
 export const seals = ["strict", "compat"] as const;
 const pinForm = /^spki-sha256:[A-Za-z0-9_-]{43}$/;
@@ -123,7 +124,9 @@ export const edgeSchema = z.strictObject({
     trusted_operators: z.array(trustedOperator).max(64).default([]),
     require_operator_signature: z.boolean().default(false),
     mcp_servers: z.array(mcpServer).max(64).default([]),
-    observability: z.strictObject({ log_level: z.enum(logLevels).default("info") }).prefault({}),
+    observability: z
+      .strictObject({ log_level: z.enum(logLevels).default("info"), otlp: edgeOtlpSchema.optional() })
+      .prefault({}),
   }),
 });
 

@@ -9,6 +9,7 @@ import { type EdgeDocument, edgeSchema, type seals, unusedKeys } from "./edge-sc
 import { parseEndpoint } from "./endpoint.ts";
 import { unknownKeys, without } from "./known-keys.ts";
 import type { Mapping } from "./layers.ts";
+import { type OtlpConfig, otlpConfig } from "./otlp.ts";
 import { inWords, valueAt } from "./problems.ts";
 
 export type Seal = (typeof seals)[number];
@@ -73,6 +74,8 @@ export interface EdgeConfig {
   mcpServers: readonly McpServer[];
   proxy: { httpsProxy: string | null; noProxy: string | null } | null;
   logLevel: LogLevel;
+  /** Null = nothing is sent anywhere. */
+  otlp: OtlpConfig | null;
 }
 
 type Where = (path: readonly PropertyKey[]) => string;
@@ -166,6 +169,7 @@ export interface Surroundings {
   /** What stands behind a path in the settings, already read. */
   caPem: string | null;
   clientCertificate: { certPem: string; keyPem: string } | null;
+  otlpCaPem: string | null;
   seal: Seal;
 }
 
@@ -228,5 +232,6 @@ export function edgeConfig({ metadata, spec }: EdgeDocument, around: Surrounding
     })),
     proxy: edge.proxy ? { httpsProxy: edge.proxy.https_proxy ?? null, noProxy: edge.proxy.no_proxy ?? null } : null,
     logLevel: spec.observability.log_level,
+    otlp: spec.observability.otlp ? otlpConfig(spec.observability.otlp, around.otlpCaPem) : null,
   };
 }

@@ -1,5 +1,4 @@
 /** Reads the edge's settings from their files, all of them, and says everything that is wrong with them at once. */
-import { X509Certificate } from "node:crypto";
 import { access, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
@@ -11,6 +10,7 @@ import { type EdgeConfig, edgeConfig, judge, type Seal } from "./edge.ts";
 import type { EdgeDocument } from "./edge-schema.ts";
 import { deepFrozen } from "./frozen.ts";
 import { type Layer, located, merged, readLayer } from "./layers.ts";
+import { isCertificate, otlpFiles } from "./otlp.ts";
 
 export interface LoadOptions {
   stateDir: string;
@@ -104,7 +104,7 @@ async function sealOf({ spec }: EdgeDocument, stateDir: string, configPath: stri
   );
 }
 
-/** The files that the settings name: CA and client certificate. */
+/** The files that the settings name: authorities and client certificate. */
 async function referredFiles(
   { spec }: EdgeDocument,
   { home }: LoadOptions,
@@ -136,13 +136,11 @@ async function referredFiles(
   check(tls.ca_pem === undefined ? "ca_path" : "ca_pem", caPem, isCertificate);
   check("cert_path", certPem, isCertificate);
   check("key_path", keyPem, (pem) => /-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(pem));
-  return { caPem, clientCertificate: certPem && keyPem ? { certPem, keyPem } : null, problems };
-}
-
-function isCertificate(pem: string): boolean {
-  try {
-    return new X509Certificate(pem).subject !== undefined;
-  } catch {
-    return false;
-  }
+  const { otlp } = spec.observability;
+  const at = ["spec", "observability", "otlp"];
+  const path = otlp?.ca_path === undefined ? null : resolveFrom(dirname(configPath), otlp.ca_path, home);
+  const sent = otlp && (await otlpFiles(otlp, path));
+  problems.push(...(sent?.problems ?? []).map(({ key, message }) => `${where([...at, key])}: ${message}`));
+  const clientCertificate = certPem && keyPem ? { certPem, keyPem } : null;
+  return { caPem, clientCertificate, otlpCaPem: sent?.caPem ?? null, problems };
 }

@@ -13,7 +13,14 @@ const before: EdgeConfig = {
   },
   ...{ heartbeatIntervalMs: 30_000, backoffScheduleMs: [1000], maxConcurrent: 16, seal: "strict", sealRoot: "r" },
   capabilities: { customLabels: { site: "a" } },
-  ...{ contexts: new Map(), trustedOperators: [], requireOperatorSignature: false, mcpServers: [], proxy: null },
+  ...{
+    contexts: new Map(),
+    trustedOperators: [],
+    requireOperatorSignature: false,
+    mcpServers: [],
+    proxy: null,
+    otlp: null,
+  },
   logLevel: "info",
 };
 

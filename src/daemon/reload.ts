@@ -29,6 +29,7 @@ const names: Readonly<Record<Exclude<keyof EdgeConfig, Live>, string>> = {
   sealRoot: "spec.cluster.edge.seal_root",
   mcpServers: "spec.mcp_servers",
   proxy: "spec.cluster.edge.proxy",
+  otlp: "spec.observability.otlp",
 };
 
 export interface Renewed {

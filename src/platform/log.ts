@@ -56,7 +56,24 @@ export function createLog(options: LogOptions, bound: LogFields = {}): Log {
   };
 }
 
-function plain(_key: string, value: unknown): unknown {
+/** The same log without what lies below `level`, which may change. */
+export function atLeast(level: () => LogLevel, log: Log): Log {
+  const keep =
+    (at: LogLevel): Log["info"] =>
+    (event, fields) => {
+      if (logLevels.indexOf(at) >= logLevels.indexOf(level())) log[at](event, fields);
+    };
+  return {
+    debug: keep("debug"),
+    info: keep("info"),
+    warn: keep("warn"),
+    error: keep("error"),
+    with: (fields) => atLeast(level, log.with(fields)),
+  };
+}
+
+/** What JSON cannot say by itself, as something that it can. */
+export function plain(_key: string, value: unknown): unknown {
   if (value instanceof Error) return value.message;
   if (typeof value === "bigint") return value.toString();
   return value;

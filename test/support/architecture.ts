@@ -15,11 +15,12 @@ export const rooms: Readonly<Record<string, readonly string[]>> = {
   tools: ["platform", "policy", "native", "service"],
   release: ["platform"],
   store: ["platform"],
-  daemon: ["platform", "native", "tools", "policy", "envelope", "identity", "wire", "config", "release"],
-  controller: ["platform", "store", "api", "envelope", "identity", "wire", "config"],
+  telemetry: ["platform", "config"],
+  daemon: ["platform", "native", "tools", "policy", "envelope", "identity", "wire", "config", "release", "telemetry"],
+  controller: ["platform", "store", "api", "envelope", "identity", "wire", "config", "telemetry"],
   cli: [
     ...["platform", "policy", "api", "config", "envelope", "identity", "service", "tools"],
-    ...["release", "store", "daemon", "controller"],
+    ...["release", "store", "telemetry", "daemon", "controller"],
   ],
 };
 
@@ -28,6 +29,7 @@ const owners: Readonly<Record<string, readonly string[]>> = {
   "@grpc/grpc-js": [
     ...["src/daemon/grpc-link.ts", "src/daemon/tunnel.ts"],
     ...["src/controller/grpc.ts", "src/controller/grpc-health.ts", "src/controller/grpc-reflection.ts"],
+    "src/telemetry/collector.ts",
   ],
   "node:child_process": ["src/platform/process.ts"],
   "bun:sqlite": ["src/store/"],
