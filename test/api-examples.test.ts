@@ -146,7 +146,7 @@ describe("runs", () => {
       node_started: ["run_id", "node_id", "name", "command_id"].sort(),
       command_progress: ["node_id", "command_id", "stream", "seq", "offset", "data", "skipped_bytes"].sort(),
       command_result: [
-        ...["node_id", "command_id", "ok", "outcome", "exit_code", "signal", "error_kind", "error_message"],
+        ...["node_id", "name", "command_id", "ok", "outcome", "exit_code", "signal", "error_kind", "error_message"],
         ...["duration_ms", ...pipes],
       ].sort(),
       fleet_result: ["run_id", "outcome", "summary", "started_at", "ended_at"].sort(),

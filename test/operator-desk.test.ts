@@ -46,7 +46,7 @@ const carry = (pair: SignedPair, proof: string | undefined): Promise<Asked> =>
   pair.ask(bytesOf(proof), { argsJson: '{"a":1}' });
 /** As the controller tells it. */
 function wanted(pair: SignedPair, { result }: Pick<Asked, "result">): Wanted {
-  const { receipt_proof: receipt } = commandResult(pair.identity.nodeId, "", result);
+  const { receipt_proof: receipt } = commandResult({ nodeId: pair.identity.nodeId, name: "web-1" }, "", result);
   if (!receipt) throw new Error("no receipt");
   const node_id = pair.identity.nodeId;
   return { node_id, reason: "operator_signature_stale", receipt, operator_challenge: "" };
@@ -220,7 +220,7 @@ describe("what is told of a signed call is what the host signed, or it is doubte
     const going = pair.call({ nodeId, context: "signed", argsJson: '{"a":1}', operator: bytesOf(run.proofs[nodeId]) });
     await settled();
     pair.daemon.tool.runs[0]?.end({ ...okResult, stdout, ...change });
-    const result: CommandResult = commandResult(nodeId, going.commandId, await going.result);
+    const result: CommandResult = commandResult({ nodeId, name: "web-1" }, going.commandId, await going.result);
     const progress = (text: string) =>
       run.shown({
         node_id: nodeId,

@@ -320,6 +320,18 @@ describe("fleet", () => {
     expect(nobody.exit).toBe(5);
   });
 
+  test("a list given by --arg is told what takes one, and history calls hosts by their names", async () => {
+    const misread = await operator.run(
+      ...run(...everywhere, "--arg", 'args=["-a"]', "-o", "json", "--mode", "sequential"),
+    );
+    expect(misread.exit).toBe(6);
+    expect(misread.stderr).toContain("hint: --arg gives text; lists");
+    const runId = JSON.parse(misread.stdout.split("\n")[0] ?? "").run_id;
+    const shown = await operator.run("edge", "fleet", "show", runId);
+    expect(shown.stdout).toMatch(/^open +err .*invalid_args/m);
+    expect(shown.stdout).toMatch(/^plain +(err|not_started)/m);
+  });
+
   test("what the host does not have or understand comes back in words", async () => {
     const context = await operator.run(
       ...run("--target", "@plain", "--context", "operator", "--tool", "cmd.run", "--arg", "command=uname"),

@@ -43,6 +43,8 @@ export const receiptProofSchema = z.object({
 
 export const commandResultSchema = z.object({
   node_id: z.string(),
+  /** What the host is called, also when it was never asked. */
+  name: z.string(),
   command_id: z.string(),
   ok: z.boolean(),
   outcome: nodeOutcomeSchema,

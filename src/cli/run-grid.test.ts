@@ -50,7 +50,15 @@ function stage(columns = 80) {
       }),
     finish: (at: number, outcome: "ok" | "err") =>
       show("command_result", {
-        ...{ node_id: node(at), command_id: "c", ok: outcome === "ok", outcome, exit_code: 3, signal: null },
+        ...{
+          node_id: node(at),
+          name: `web-${at}`,
+          command_id: "c",
+          ok: outcome === "ok",
+          outcome,
+          exit_code: 3,
+          signal: null,
+        },
         ...{ error_kind: outcome === "ok" ? null : "nonzero_exit", error_message: null, duration_ms: 1 },
         ...{ stdout: pipe, stderr: pipe, structured: null, job_id: null, late: false, output: "complete" },
         ...{ receipt: "verified", receipt_proof: null },

@@ -70,7 +70,7 @@ export function linesView(terminal: Pick<Terminal, "data" | "passthrough" | "not
           // A tool that prints nothing while it works answers at its end.
           if (host && !host.live) await host.stdout.push(endsOf(data.stdout));
           if (host) await finish(host);
-          const name = host?.name ?? data.node_id;
+          const name = host?.name ?? printable(data.name);
           if (host && host.skippedBytes > 0)
             terminal.note(`${name}: ${host.skippedBytes} bytes of its output came too fast and are not shown`);
           if (!data.ok) terminal.note(`${name}: ${inWords(data)}`);

@@ -21,7 +21,16 @@ const web2 = "22222222-0000-4000-8000-000000000000";
 const result = (node_id: string, over: Partial<CommandResult> = {}): NewFleetEvent => ({
   event: "command_result",
   data: {
-    ...{ node_id, command_id: "c", ok: true, outcome: "ok", exit_code: 0, signal: null, error_kind: null },
+    ...{
+      node_id,
+      name: node_id,
+      command_id: "c",
+      ok: true,
+      outcome: "ok",
+      exit_code: 0,
+      signal: null,
+      error_kind: null,
+    },
     ...{ error_message: null, duration_ms: 1, stdout: pipe, stderr: pipe, structured: null, job_id: null, late: false },
     ...{ output: "complete", receipt: "verified", receipt_proof: null },
     ...over,
@@ -100,11 +109,24 @@ function screen() {
 
 describe("a run is followed", () => {
   test("to its end, and each host's answer is kept", async () => {
-    const events = [started(), nodeStarted(web1, "web-1"), result(web1), ended("complete", { ok: 1 })];
+    const events = [
+      started(),
+      nodeStarted(web1, "web-1"),
+      result(web1, { name: "web-1" }),
+      ended("complete", { ok: 1 }),
+    ];
     const report = await followRun(controller(events), request, quiet, never);
     expect(report).toMatchObject({ runId: "r", outcome: "complete", refusal: null });
     expect([...report.names]).toEqual([[web1, "web-1"]]);
     expect(report.results.get(web1)?.ok).toBe(true);
+  });
+
+  test("a host that was never asked is called by its name too", async () => {
+    const { terminal, err } = screen();
+    const gone = { name: "web-2", ok: false, outcome: "not_started", error_kind: null } as const;
+    await followRun(controller([started(), result(web2, gone), ended("halted")]), request, linesView(terminal), never);
+    expect(err()).toContain("web-2: not_started\n");
+    expect(err()).not.toContain(web2);
   });
 
   test("after Ctrl-C it is cancelled at the controller, once, and followed until its hosts have stopped", async () => {

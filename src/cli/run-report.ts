@@ -12,7 +12,7 @@ export interface RunReport {
   summary: RunSummary;
   /** Host's node id -> what it answered. */
   results: ReadonlyMap<string, CommandResult>;
-  /** Node id -> the host's name, as far as they started. */
+  /** Node id -> the host's name, as far as they were heard of. */
   names: ReadonlyMap<string, string>;
   skipped: readonly SkippedHost[];
   /** Why the run was refused as a whole. */
@@ -79,6 +79,7 @@ export async function followRun(
           break;
         }
         case "command_result":
+          names.set(event.data.node_id, event.data.name);
           results.set(event.data.node_id, event.data);
           doubt(event.data);
           break;

@@ -98,10 +98,15 @@ function stream(
 const base64url = (bytes: Uint8Array): string => Buffer.from(bytes).toString("base64url");
 
 /** As the API tells it. */
-export function commandResult(nodeId: string, commandId: string, event: ResultEvent): CommandResult {
+export function commandResult(
+  { nodeId, name }: { nodeId: string; name: string },
+  commandId: string,
+  event: ResultEvent,
+): CommandResult {
   const { receiptProof: proof } = event;
   return {
     node_id: nodeId,
+    name,
     command_id: commandId,
     ok: event.ok,
     outcome: event.outcome,

@@ -74,7 +74,7 @@ export interface RunSurroundings {
   /** Controller time in milliseconds. */
   time: () => number;
   log: Log;
-  recall(commandId: string): Promise<CommandResult | null>;
+  recall(commandId: string, name: string): Promise<CommandResult | null>;
   /** Keeps how the run ended, before its last event is told. */
   settle(end: RunEnd): Promise<void>;
 }
@@ -103,7 +103,7 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
   function told(target: RunTarget, commandId: string, result: ResultEvent): void {
     ended++;
     summary[result.outcome]++;
-    events.add({ event: "command_result", data: commandResult(target.nodeId, commandId, result) });
+    events.add({ event: "command_result", data: commandResult(target, commandId, result) });
     if (result.ok || result.outcome === "not_started") return;
     failures++;
     if (plan.onError === "continue" || (plan.onError === "stop-after" && failures < plan.stopAfter)) return;
@@ -139,7 +139,7 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
       const commandId = randomUUID();
       const result = await attempt(target, commandId, proof);
       const { signAgain } = result;
-      const receipt = commandResult(nodeId, commandId, result).receipt_proof;
+      const receipt = commandResult(target, commandId, result).receipt_proof;
       if (proof.length === 0 || !signAgain || !receipt || again >= maxSignaturesAgain) return { commandId, result };
       const answer = desk.wait(nodeId, stop.signal);
       const operator_challenge = Buffer.from(signAgain).toString("base64url");
@@ -153,12 +153,12 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
   }
 
   /** The operator of a signed call is gone: the host is passed over, which is no failure of its own. */
-  function leftOut({ nodeId }: RunTarget): void {
+  function leftOut(target: RunTarget): void {
     ended++;
     summary.skipped++;
     const why = `operator_gone: nobody signed the call again within ${signaturePatienceMs / 1000} s`;
     const result = { ...missingResult("not_started", why, 0), errorKind: "operator_signature_stale" };
-    events.add({ event: "command_result", data: commandResult(nodeId, "", result) });
+    events.add({ event: "command_result", data: commandResult(target, "", result) });
   }
 
   /** A reader slows the one host that it reads; of many hosts none waits for another's reader. */

@@ -181,6 +181,7 @@ describe("a run", () => {
       [uuidOf("acme c")]: "not_started",
       [uuidOf("acme d")]: "not_started",
     });
+    expect(results(events).map(({ name }) => name)).toEqual(expect.arrayContaining(["c", "d"]));
     expect(run.end).toMatchObject({ outcome: "halted", summary: { ok: 0, err: 1, cancelled: 1, not_started: 2 } });
   });
 

@@ -73,10 +73,10 @@ export function createFleet(options: FleetOptions): FleetRuns {
   const ended = keptRuns(clock);
   let closing = false;
 
-  const recall = async (commandId: string): Promise<CommandResult | null> => {
+  const recall = async (commandId: string, name: string): Promise<CommandResult | null> => {
     const row = await store.command(commandId);
     const result = row && storedResult(row);
-    return row && result && commandResult(row.nodeId, commandId, result);
+    return row && result && commandResult({ nodeId: row.nodeId, name }, commandId, result);
   };
 
   const of = <R extends Run>(tenantId: string, run: R | null | undefined): R | null =>

@@ -11,7 +11,6 @@ export const failure = (text: string): CallToolResult => ({ isError: true, conte
 /** What was heard of a run, up to its end or up to where its caller stopped listening. */
 export interface Heard {
   runId: string;
-  names: ReadonlyMap<string, string>;
   results: readonly CommandResult[];
   skipped: readonly SkippedHost[];
   outcome: string | null;
@@ -19,7 +18,6 @@ export interface Heard {
 }
 
 export function hear(events: readonly FleetEvent[]): Heard {
-  const names = new Map<string, string>();
   const results: CommandResult[] = [];
   const heard = {
     runId: "",
@@ -29,28 +27,26 @@ export function hear(events: readonly FleetEvent[]): Heard {
   };
   for (const { event, data } of events) {
     if (event === "started") Object.assign(heard, { runId: data.run_id, skipped: data.skipped });
-    else if (event === "node_started") names.set(data.node_id, data.name);
     else if (event === "command_result") results.push(data);
     else if (event === "fleet_result") heard.outcome = data.outcome;
     else if (event === "error") heard.error = data.message;
   }
-  return { ...heard, names, results };
+  return { ...heard, results };
 }
 
 /** One host was meant: its answer is the answer. */
 export function answerOfOne(heard: Heard): CallToolResult {
   const [result] = heard.results;
   if (!result) return failure(whyNobody(heard));
-  const name = heard.names.get(result.node_id) ?? result.node_id;
   const passed = passedOn(result.structured);
   if (result.ok && passed) return passed;
   const structuredContent = {
     ...(isObject(result.structured) ? result.structured : {}),
-    ...plain(result, name),
+    ...plain(result),
   };
   return {
     ...(result.ok ? {} : { isError: true }),
-    content: [{ type: "text", text: inWords(result, name) }],
+    content: [{ type: "text", text: inWords(result) }],
     structuredContent,
   };
 }
@@ -58,13 +54,10 @@ export function answerOfOne(heard: Heard): CallToolResult {
 /** Several hosts were meant: each is named. It is an error when a host failed or nobody was asked. */
 export function answerOfMany(heard: Heard): CallToolResult {
   const hosts = heard.results.map((result) => ({
-    ...plain(result, heard.names.get(result.node_id) ?? result.node_id),
+    ...plain(result),
     ...(isObject(result.structured) ? { structured: result.structured } : {}),
   }));
-  const texts = heard.results.map((result) => {
-    const name = heard.names.get(result.node_id) ?? result.node_id;
-    return `## ${name}\n${inWords(result, name)}`;
-  });
+  const texts = heard.results.map((result) => `## ${result.name}\n${inWords(result)}`);
   const left = heard.skipped.map(({ name, reason }) => `${name} was passed over: ${reason}`);
   const failed = heard.error !== null || heard.results.length === 0 || heard.results.some(({ ok }) => !ok);
   const words = heard.results.length === 0 ? [whyNobody(heard)] : [...texts, ...left];
@@ -81,8 +74,8 @@ function whyNobody({ skipped, error }: Heard): string {
   return skipped.map(({ name, reason }) => `The host ${name} was not asked: ${reason}`).join("\n");
 }
 
-const plain = (result: CommandResult, host: string) => ({
-  host,
+const plain = (result: CommandResult) => ({
+  host: result.name,
   node_id: result.node_id,
   ok: result.ok,
   outcome: result.outcome,
@@ -91,9 +84,10 @@ const plain = (result: CommandResult, host: string) => ({
   ...(result.job_id === null ? {} : { job_id: result.job_id }),
 });
 
-function inWords(result: CommandResult, host: string): string {
+function inWords(result: CommandResult): string {
   const parts: string[] = [];
-  if (!result.ok) parts.push(`${host}: ${result.error_kind ?? result.outcome}: ${result.error_message ?? "it failed"}`);
+  if (!result.ok)
+    parts.push(`${result.name}: ${result.error_kind ?? result.outcome}: ${result.error_message ?? "it failed"}`);
   if (!result.ok && result.exit_code !== null && result.exit_code !== 0) parts.push(`exit status ${result.exit_code}`);
   const [stdout, stderr] = [shown(result.stdout), shown(result.stderr)];
   if (stdout) parts.push(stdout);

@@ -48,16 +48,16 @@ function results(
   shorten: (stream: StreamResult) => StreamResult = (stream) => stream,
 ): CommandResult[] {
   const byNode = new Map(commands.map((command) => [command.nodeId, command]));
-  return row.resolved.flatMap(({ nodeId }) => {
-    const command = byNode.get(nodeId);
+  return row.resolved.flatMap((host) => {
+    const command = byNode.get(host.nodeId);
     if (!command) {
       if (row.endedAt === null) return [];
-      return [commandResult(nodeId, "", missingResult("not_started", "not started: the run ended before", 0))];
+      return [commandResult(host, "", missingResult("not_started", "not started: the run ended before", 0))];
     }
     const result = storedResult(command);
     if (!result) return [];
     const { stdout, stderr } = result;
-    return [commandResult(nodeId, command.commandId, { ...result, stdout: shorten(stdout), stderr: shorten(stderr) })];
+    return [commandResult(host, command.commandId, { ...result, stdout: shorten(stdout), stderr: shorten(stderr) })];
   });
 }
 
@@ -77,13 +77,12 @@ export function replayedEvents(row: RunRow, commands: readonly CommandRow[], aft
       },
     },
   ];
-  const names = new Map(row.resolved.map(({ nodeId, name }) => [nodeId, name]));
   for (const data of results(row, commands)) {
-    const { node_id, command_id } = data;
+    const { node_id, name, command_id } = data;
     if (command_id)
       events.push({
         event: "node_started",
-        data: { run_id: row.runId, node_id, name: names.get(node_id) ?? "", command_id },
+        data: { run_id: row.runId, node_id, name, command_id },
       });
     events.push({ event: "command_result", data });
   }

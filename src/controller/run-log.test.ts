@@ -11,7 +11,7 @@ const progress = (offset: number, data: string, commandId = "c1"): NewFleetEvent
   data: { node_id: "n1", command_id: commandId, stream: "stdout", seq: 0, offset, data, skipped_bytes: 0 },
 });
 const result = (commandId: string, head = ""): CommandResult => ({
-  ...commandResult("n1", commandId, okResult),
+  ...commandResult({ nodeId: "n1", name: "web-1" }, commandId, okResult),
   stdout: { head, tail: "", bytes: head.length, omitted: 0, encoding: "utf8" },
 });
 

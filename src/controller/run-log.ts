@@ -32,10 +32,12 @@ interface Put {
   id: number;
   event: "stored_result";
   commandId: string;
+  /** Of the host. */
+  name: string;
 }
 
-/** `recall` reads a result from the store again. */
-export function createRunLog(recall: (commandId: string) => Promise<CommandResult | null>): RunLog {
+/** `recall` reads the result of a command on the host of a name from the store again. */
+export function createRunLog(recall: (commandId: string, name: string) => Promise<CommandResult | null>): RunLog {
   const events = new Map<number, FleetEvent | Put>();
   const progress = evicting(runLogLimits.progressChars, (id) => {
     events.delete(id);
@@ -44,7 +46,7 @@ export function createRunLog(recall: (commandId: string) => Promise<CommandResul
   const results = evicting(runLogLimits.resultChars, (id) => {
     const event = events.get(id);
     if (event?.event === "command_result")
-      events.set(id, { id, event: "stored_result", commandId: event.data.command_id });
+      events.set(id, { id, event: "stored_result", commandId: event.data.command_id, name: event.data.name });
   });
   /** Live output up to and including an event, in characters since the beginning; and all of it. */
   const reached = new Map<number, number>();
@@ -73,7 +75,7 @@ export function createRunLog(recall: (commandId: string) => Promise<CommandResul
   async function present(id: number): Promise<FleetEvent | null> {
     const event = events.get(id);
     if (event?.event !== "stored_result") return event ?? null;
-    const data = await recall(event.commandId);
+    const data = await recall(event.commandId, event.name);
     return data && { id, event: "command_result", data };
   }
 

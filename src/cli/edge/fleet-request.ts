@@ -20,10 +20,11 @@ export const yesFlag = {
   description: "do not ask first; needed where nobody can be asked",
 } as const;
 
+/** `isText`: some of the tool's arguments were given as text. */
 export async function runOnFleet(
   request: InvokeRequest,
   given: Surroundings,
-  args: { yes: boolean; output: string | undefined },
+  args: { yes: boolean; output: string | undefined; isText?: boolean },
 ): Promise<number> {
   const { stop, terminal, env } = given;
   const format = outputFormat(args.output, env);
@@ -33,6 +34,11 @@ export async function runOnFleet(
   const view = format !== "table" ? recordsView(terminal, format) : viewFor(terminal);
   const report = await followRun(client, signing?.request ?? request, view, stop, signing?.run);
   tellDoubts(report, terminal);
+  const misread = [...report.results.values()].some(({ error_kind }) => error_kind === "invalid_args");
+  if (misread && args.isText)
+    terminal.note(
+      `hint: --arg gives text; lists, numbers and true go into --args, as in --args '{"args":["-c","id"]}'`,
+    );
   const status = exitOf(report);
   if (report.outcome === "complete" && report.results.size === 0)
     terminal.fail(

@@ -14,5 +14,8 @@ Hosts that run only what an operator has signed get your signature, if you have 
     yes: yesFlag,
     output: outputFlag,
   },
-  run: (given) => runOnFleet(invokeRequest(given.args, given.every("arg")), given, given.args),
+  run(given) {
+    const texts = given.every("arg");
+    return runOnFleet(invokeRequest(given.args, texts), given, { ...given.args, isText: texts.length > 0 });
+  },
 });

@@ -28,10 +28,10 @@ export default command({
         ["hosts", run.summary ? summaryWords(run.summary) : ""],
       ]);
       const rows = run.per_node.map((result) => [
-        ...[result.node_id.slice(0, 8), result.outcome, `${result.duration_ms} ms`, result.receipt],
+        ...[result.name, result.outcome, `${result.duration_ms} ms`, result.receipt],
         inWords(result),
       ]);
-      return `${head}\n${table(["NODE", "OUTCOME", "TOOK", "RECEIPT", "SAID"], rows)}`;
+      return `${head}\n${table(["HOST", "OUTCOME", "TOOK", "RECEIPT", "SAID"], rows)}`;
     });
     return undefined;
   },
