@@ -58,6 +58,37 @@ describe("edge cp", () => {
     expect(statSync(here("folder/empty")).size).toBe(0);
   });
 
+  test("sizes at the edges of a piece and names that a shell would trip over come through in both directions", async () => {
+    const pieces = [512 * 1024, 768 * 1024];
+    const odd: [name: string, bytes: number][] = [
+      ...pieces.flatMap((piece) => [-1, 0, 1].map((more): [string, number] => [`${piece + more} bytes`, piece + more])),
+      ["-rf", 3],
+      [" lead, 'quote' \"double\" $(touch x) `y` * ? [z] \\n", 3],
+      ["ünï-中文-\u202e-😀", 3],
+      ["two\nlines", 3],
+    ];
+    for (const [name, bytes] of odd) {
+      writeFileSync(here(name), randomBytes(bytes));
+      const up = await cp(here(name), on(""));
+      expect({ name, exit: up.exit, said: up.exit === 0 ? "" : up.stderr }).toEqual({ name, exit: 0, said: "" });
+      expect([name, sha256(there(name))]).toEqual([name, sha256(here(name))]);
+      expect((await cp(on(name), here("odd back"))).exit).toBe(0);
+      expect([name, sha256(here("odd back"))]).toEqual([name, sha256(here(name))]);
+    }
+    expect(existsSync(here("x"))).toBe(false);
+  });
+
+  test("a source that changes while it is copied is no copy, and what was there stays", async () => {
+    writeFileSync(there("grows"), randomBytes(8_000_000));
+    writeFileSync(here("kept"), "as it was");
+    const running = desk.start("edge", "cp", on("grows"), here("kept"));
+    await eventually("it copies", () => existsSync(here("kept.aegis-part")));
+    writeFileSync(there("grows"), randomBytes(8_000_000));
+    const { exit, stderr } = await running.ended;
+    expect([exit, stderr]).toEqual([1, expect.stringContaining("grows changed while it was copied")]);
+    expect(readFileSync(here("kept"), "utf8")).toBe("as it was");
+  });
+
   test("goes on where it was interrupted, in both directions, and begins anew where that was of another file", async () => {
     const begun = 800_000;
     writeFileSync(there("up.aegis-part"), readFileSync(here("large")).subarray(0, begun));

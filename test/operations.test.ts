@@ -1,9 +1,9 @@
 /** What operators do to hosts that really run: revoke, push, drain, remove a tenant, restore a backup, prove what happened. */
 import { Database } from "bun:sqlite";
-import { afterEach, beforeEach, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { createApiClient } from "../src/api/client.ts";
-import type { CommandResult } from "../src/api/events.ts";
+import type { CommandResult, FleetEvent } from "../src/api/events.ts";
 import { verifyDataDir } from "../src/controller/audit-verify.ts";
 import { backupController, restoreController } from "../src/controller/backup.ts";
 import { createOperatorToken } from "../src/controller/operator-tokens.ts";
@@ -27,10 +27,10 @@ afterEach(async () => {
 });
 
 /** A host that is enrolled, runs and is connected. */
-async function running(name: string) {
+async function running(name: string, { fullAccess = false } = {}) {
   const host = bareHost();
   hosts.push(host);
-  const { nodeId } = await host.enroll(await controller.issue({ name }));
+  const { nodeId } = await host.enroll(await controller.issue({ name }), { fullAccess });
   const states: string[] = [];
   const daemon = await host.run({ onState: (state) => void states.push(state) });
   cleanUp.push(() => daemon.stop());
@@ -72,6 +72,36 @@ test("a revoked host's stream is cut within a second, it is gone from the list a
   );
   await again.stop();
   expect((await controller.store.node(nodeId))?.revokedAt).not.toBeNull();
+});
+
+describe("while a call streams", () => {
+  const ways: [what: string, end: () => Promise<unknown>][] = [
+    ["its host is revoked", () => controller.api.revokeHost("web-1")],
+    ["its tenant is removed", () => removeTenant({ dataDir: controller.dataDir, tenantId: "acme", clock })],
+  ];
+  for (const [what, end] of ways)
+    test(`${what}: the call has ended for its caller within a second, and nothing more of it comes`, async () => {
+      const { daemon } = await running("web-1", { fullAccess: true });
+      const { token } = await createOperatorToken({
+        ...{ dataDir: controller.dataDir, name: "ann", tenantId: "acme", scopes: ["aegis.admin"] },
+        ...{ contexts: ["operator"], expiresAt: null, clock },
+      });
+      const api = createApiClient({ url: controller.httpUrl, token, caPem: controller.caPem || null });
+      const args = { command: "sh", args: ["-c", "for i in $(seq 100); do echo on; sleep 0.02; done"] };
+      const request = { target: { Node: "web-1" }, tool: "cmd.run", args, context: "operator" };
+      const heard: FleetEvent[] = [];
+      const over = (async () => {
+        for await (const event of api.invoke(request, { signal: new AbortController().signal })) heard.push(event);
+      })().catch((error: unknown) => error);
+      await eventually("it streams", () => heard.filter(({ event }) => event === "command_progress").length > 2);
+      expect(await untilRevoked(daemon, end)).toBeLessThan(1_000);
+      const since = performance.now();
+      await over;
+      expect(performance.now() - since).toBeLessThan(1_000);
+      const results = heard.flatMap((event) => (event.event === "command_result" ? [event.data] : []));
+      expect(results.map(({ ok }) => ok)).not.toContain(true);
+      if (results.length > 0) expect(results).toMatchObject([{ error_kind: "edge_disconnected" }]);
+    });
 });
 
 test("a tenant removed on the controller's command line takes its streams with it within a second", async () => {

@@ -227,6 +227,43 @@ describe("a flag of edge service install opens what it names and nothing else", 
   );
 
   onSystemd(
+    "--allow-user-bus: service.status and service.restart reach the user's services, and say what is missing without it",
+    async () => {
+      const service = async (tool: string) => {
+        const call = `--target @bench --context operator --tool ${tool} --args '{"name":"sleeper","user":true}'`;
+        const { said } = await bench.operator(`aegis edge fleet run --yes -o json ${call} 2>/dev/null`);
+        const events = said
+          .trim()
+          .split("\n")
+          .map((line) => JSON.parse(line));
+        return events.find(({ event }) => event === "command_result");
+      };
+      const unitFile = "~/.config/systemd/user/sleeper.service";
+      const lines = "[Service]\\nExecStart=/bin/sleep 600\\n";
+      await must(
+        bench.user(`printf '${lines}' > ${unitFile}; systemctl --user daemon-reload; systemctl --user start sleeper`),
+      );
+      await installed("");
+      expect(await service("service.status")).toMatchObject({
+        ok: false,
+        error_message: expect.stringContaining("aegis edge service reinstall --allow-user-bus"),
+      });
+      await installed("--allow-user-bus");
+      const before = await service("service.status");
+      const pid = before.structured?.main_pid;
+      expect(pid).toBeGreaterThan(1);
+      const running = { unit: "sleeper.service", active_state: "active" };
+      expect(before).toMatchObject({ ok: true, structured: running });
+      expect(await service("service.restart")).toMatchObject({ ok: true, structured: { restarted: true } });
+      const after = await service("service.status");
+      expect(after).toMatchObject({ ok: true, structured: running });
+      expect(after.structured.main_pid).toBeGreaterThan(1);
+      expect(after.structured.main_pid).not.toBe(pid);
+    },
+    30_000,
+  );
+
+  onSystemd(
     "--allow PATH: that folder, to read or to change",
     async () => {
       const folder = `${home}/a folder, 50% é`;
