@@ -11,7 +11,8 @@ import { controllerDir, dataDirFlag, port } from "../options.ts";
 export default command({
   example: "aegis controller start --port 8088",
   details: `REST is plain HTTP where the public endpoint is this machine itself, and HTTPS elsewhere. Logs JSON lines to stderr.
-Ctrl-C or SIGTERM stops it: runs get 5 s to end.`,
+With --insecure-http, --tls-cert alone names the certificate of a front end on this machine that ends TLS for us: hosts are
+served without TLS too, on loopback, and told which key to expect. Ctrl-C or SIGTERM stops it: runs get 5 s to end.`,
   args: {
     "data-dir": dataDirFlag,
     "grpc-port": {

@@ -100,8 +100,8 @@ export interface PeerChannel {
   close(): void;
 }
 
-/** One TCP connection. `url` has a scheme; `ca` is PEM. */
-export function peerChannel(url: string, ca?: string): PeerChannel {
+/** One TCP connection. `url` has a scheme; `ca` is PEM; `headers` go with every call. */
+export function peerChannel(url: string, ca?: string, headers: Record<string, string> = {}): PeerChannel {
   const session = connect(url, ca === undefined ? {} : { ca });
   session.on("error", () => {});
 
@@ -111,25 +111,26 @@ export function peerChannel(url: string, ca?: string): PeerChannel {
       ":path": path,
       "content-type": "application/grpc",
       te: "trailers",
+      ...headers,
     });
     const arrived = arrivals();
     let over = false;
     let ending: Status | null = null;
-    const headers = Promise.withResolvers<void>();
+    const opened = Promise.withResolvers<void>();
     const status = Promise.withResolvers<Status>();
-    headers.promise.catch(() => {});
+    opened.promise.catch(() => {});
     const finish = () => {
       if (over) return;
       over = true;
       const last = ending ?? { code: 14, message: "the stream was cut" };
-      headers.reject(new StatusError(last));
+      opened.reject(new StatusError(last));
       status.resolve(last);
       arrived.end();
     };
     stream.on("response", (received) => {
       ending = statusOf(received);
       // A status among the first headers is a refusal, and nothing follows.
-      if (!ending) headers.resolve();
+      if (!ending) opened.resolve();
     });
     stream.on("trailers", (received) => {
       ending = statusOf(received) ?? ending;
@@ -142,7 +143,7 @@ export function peerChannel(url: string, ca?: string): PeerChannel {
       send: (data) => void (!stream.destroyed && !stream.writableEnded && stream.write(framed(data))),
       end: () => void stream.end(),
       cancel: () => stream.close(constants.NGHTTP2_CANCEL),
-      headers: headers.promise,
+      headers: opened.promise,
       status: status.promise,
       messages: arrived.messages,
     };
