@@ -1,5 +1,5 @@
 /** A front end on the controller's machine ends TLS: the controller speaks plain, to that machine only, and says which key hosts meet. */
-import { afterEach, beforeEach, expect, test } from "bun:test";
+import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { randomUUID, X509Certificate } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
@@ -22,6 +22,8 @@ import { peerKey } from "./support/peer/envelope.ts";
 import { peerChannel, StatusError } from "./support/peer/grpc.ts";
 import { message } from "./support/peer/protobuf.ts";
 import { recordedLog } from "./support/recorded-log.ts";
+
+setDefaultTimeout(30_000);
 
 let folder: string;
 const cleanUp: Array<() => Promise<unknown> | unknown> = [];

@@ -20,8 +20,9 @@ export interface TlsChange {
   changed: boolean;
 }
 
+/** In order, too: where only so many fit, the first stay. */
 export const samePins = (left: readonly string[], right: readonly string[]): boolean =>
-  left.length === right.length && left.every((pin) => right.includes(pin));
+  left.length === right.length && left.every((pin, at) => pin === right[at]);
 
 export const together = (...lists: ReadonlyArray<readonly string[]>): string[] => [...new Set(lists.flat())];
 
