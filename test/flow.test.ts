@@ -7,6 +7,7 @@ import { parseSse } from "../src/api/sse.ts";
 import { defaultPlan, type LiveRun, startRun } from "../src/controller/fleet-run.ts";
 import { runLogLimits } from "../src/controller/run-log.ts";
 import { limits } from "../src/platform/limits.ts";
+import { noTracer } from "../src/platform/tracer.ts";
 import { eventually, type Running } from "./support/aegis.ts";
 import { type Host, type Installation, installation } from "./support/installation.ts";
 import { needs } from "./support/needs.ts";
@@ -32,9 +33,9 @@ async function running(pair: StrictPair, absent = 0): Promise<LiveRun> {
       operatorProofs: {},
       plan: { ...defaultPlan, onError: "continue" },
       resolved: hosts.map((nodeId) => ({ nodeId, name: nodeId })),
-      ...{ skipped: [], abortOnDisconnect: false, startedAt: time() },
+      ...{ skipped: [], abortOnDisconnect: false, startedAt: time(), trace: null },
     },
-    { dispatcher, clock, time, log, recall: async () => null, settle: async () => {} },
+    { dispatcher, clock, time, log, tracer: noTracer, recall: async () => null, settle: async () => {} },
   );
   await settled();
   await settled();

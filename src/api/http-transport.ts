@@ -3,6 +3,7 @@ import type { z } from "zod";
 import { AegisError, type ErrorCode, errorTable, isErrorCode } from "../errors.ts";
 import type { Secret } from "../platform/log.ts";
 import { isLoopback } from "../platform/loopback.ts";
+import { type TraceContext, traceparent } from "../platform/trace-context.ts";
 import { readValue } from "./read.ts";
 
 export interface TransportOptions {
@@ -13,6 +14,8 @@ export interface TransportOptions {
   caPem: string | null;
   /** Ends every request. */
   signal?: AbortSignal;
+  /** What the controller's spans belong under. */
+  trace?: TraceContext | null;
 }
 
 export interface ApiRequest {
@@ -31,8 +34,9 @@ export interface Transport {
   body<T>(schema: z.ZodType<T>, response: Response): Promise<T>;
 }
 
-export function httpTransport({ url, token, caPem, signal }: TransportOptions): Transport {
+export function httpTransport({ url, token, caPem, signal, trace }: TransportOptions): Transport {
   const base = baseUrl(url);
+  const traced = trace ? { traceparent: traceparent(trace), ...(trace.state ? { tracestate: trace.state } : {}) } : {};
 
   async function send(request: ApiRequest): Promise<Response> {
     const target = new URL(`${base.pathname.replace(/\/$/, "")}${request.path}`, base);
@@ -47,6 +51,7 @@ export function httpTransport({ url, token, caPem, signal }: TransportOptions): 
         authorization: `Bearer ${token.reveal()}`,
         accept: "application/json, text/event-stream",
         ...(request.body === undefined ? {} : { "content-type": "application/json" }),
+        ...traced,
         ...request.headers,
       },
       ...(request.body === undefined ? {} : { body: JSON.stringify(request.body) }),

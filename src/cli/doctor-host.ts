@@ -5,6 +5,7 @@ import { isIP } from "node:net";
 import { formatDuration } from "../config/duration.ts";
 import type { EdgeConfig } from "../config/edge.ts";
 import { loadEdgeConfig } from "../config/load.ts";
+import type { OtlpConfig } from "../config/otlp.ts";
 import { vouchedBy } from "../daemon/dial.ts";
 import { type GrpcLink, grpcLink } from "../daemon/grpc-link.ts";
 import { loadIdentity } from "../daemon/host-identity.ts";
@@ -14,6 +15,7 @@ import { hostTools } from "../daemon/run-tools.ts";
 import { readStatus } from "../daemon/status.ts";
 import { reach, startTls } from "../daemon/tunnel.ts";
 import { AegisError, errorTable } from "../errors.ts";
+import { openSecrets } from "../identity/secrets.ts";
 import { checkStateDir } from "../identity/state-dir.ts";
 import { systemClock as clock } from "../platform/clock.ts";
 import { type ProxyRoute, proxyFor } from "../platform/proxy-env.ts";
@@ -67,6 +69,7 @@ export async function* examineHost(place: HostPlace, around: Surroundings): Asyn
   yield await examineDaemon(place.stateDir);
   yield* examineService(place.stateDir, around);
   yield await examineTools(config, around);
+  if (config.otlp) yield await examineCollector(config.otlp, config.stateDir, around);
 }
 
 /** From the name to an answer over gRPC, one step after the other; the first that fails ends it. */
@@ -210,6 +213,18 @@ async function examineDaemon(stateDir: string): Promise<Finding> {
     `process ${status.pid} is ${status.state}${status.lastError ? `: ${status.lastError}` : ""}`,
     "what is wrong above is the reason; it tries again by itself",
   );
+}
+
+/** The work goes on without one: whatever is wrong with it is a warning. */
+async function examineCollector(otlp: OtlpConfig, stateDir: string, { env }: Surroundings): Promise<Finding> {
+  const { probeCollector } = await import("../telemetry/probe.ts");
+  const secret = (name: string) => openSecrets(stateDir).read(name);
+  const trouble = await probeCollector(otlp, { env, clock, secret }).catch(
+    (thrown: unknown) => AegisError.from(thrown).message,
+  );
+  return trouble === null
+    ? ok("otlp", `${otlp.url} takes traces and logs`)
+    : warning("otlp", `${otlp.url}: ${trouble}`, "correct spec.observability.otlp, then restart the daemon");
 }
 
 async function examineTools(config: EdgeConfig, { env, home }: Surroundings): Promise<Finding> {

@@ -4,6 +4,7 @@ import { type Claims, signJwt } from "../envelope/jwt.ts";
 import type { SigningKey } from "../envelope/public-key.ts";
 import { maxUserTokenSecs, signUserCall } from "../envelope/user.ts";
 import { limits } from "../platform/limits.ts";
+import { traceparent } from "../platform/trace-context.ts";
 import type { Seal } from "../store/store.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { toLong, toSeconds } from "../wire/whole.ts";
@@ -68,7 +69,7 @@ export function callers({
 
   return (request, seal) => {
     if (seal === "compat") return compatCommand(request, tokenFor(request).token);
-    const { commandId, nodeId, context, tool, deadlineMs, principal, runId, operator } = request;
+    const { commandId, nodeId, context, tool, deadlineMs, principal, runId, operator, trace } = request;
     const argsJson = Buffer.from(request.argsJson, "utf8");
     const { token, key } = tokenFor(request);
     const call = {
@@ -95,6 +96,7 @@ export function callers({
         argsJson,
         runId,
         operator,
+        ...(trace ? { traceparent: traceparent(trace), tracestate: trace.state } : {}),
         ...(deadlineMs > 0 ? { deadline: toSeconds(deadlineMs) } : {}),
         ...(request.progress
           ? { initialCredit: toLong(limits.firstCreditBytes), onNoCredit: onNoCredit[request.onNoCredit ?? "wait"] }

@@ -1,4 +1,5 @@
 /** One call to one host, as the fleet asks for it and the dispatcher answers. */
+import type { TraceContext } from "../platform/trace-context.ts";
 import type { NodeOutcome } from "../store/store.ts";
 
 /** Who asks: from a verified bearer token. */
@@ -29,6 +30,8 @@ export interface CallRequest {
   onNoCredit?: "wait" | "drop";
   /** A serialised OperatorProof, handed on as it came; empty when there is none. */
   operator: Uint8Array;
+  /** What the host's own spans belong under; null or absent = no trace. */
+  trace?: TraceContext | null;
 }
 
 /** One pipe's captured output; omitted bytes = bytes - head.length - tail.length. */

@@ -6,7 +6,10 @@ import type { SkippedHost } from "../api/types.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
+import type { TraceContext } from "../platform/trace-context.ts";
+import { short, type Tracer } from "../platform/tracer.ts";
 import { commandResult, missingResult } from "./call-result.ts";
+import { watchCall } from "./call-watch.ts";
 import type { CallAbort, CallRequest, Dispatcher, Principal, ResultEvent } from "./dispatch-types.ts";
 import { maxSignaturesAgain, signatureDesk, signaturePatienceMs } from "./fleet-signatures.ts";
 import { isoTime } from "./host-view.ts";
@@ -41,6 +44,8 @@ export interface RunInput {
   skipped: readonly SkippedHost[];
   abortOnDisconnect: boolean;
   startedAt: number;
+  /** The trace of whoever asked. */
+  trace: TraceContext | null;
 }
 
 export interface RunEnd {
@@ -74,6 +79,7 @@ export interface RunSurroundings {
   /** Controller time in milliseconds. */
   time: () => number;
   log: Log;
+  tracer: Tracer;
   recall(commandId: string, name: string): Promise<CommandResult | null>;
   /** Keeps how the run ended, before its last event is told. */
   settle(end: RunEnd): Promise<void>;
@@ -81,7 +87,7 @@ export interface RunSurroundings {
 
 export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
   const { runId, plan, resolved, skipped, call } = input;
-  const { dispatcher, time, log } = around;
+  const { dispatcher, time, log, tracer } = around;
   const events = createRunLog(around.recall);
   const stop = new AbortController();
   const desk = signatureDesk(around.clock);
@@ -89,6 +95,10 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
     ...{ ok: 0, err: 0, timed_out: 0, cancelled: 0, edge_disconnected: 0 },
     ...{ skipped: skipped.length, not_started: 0 },
   };
+  const span = tracer.begin(`run ${short(call.tool)}`, "server", input.trace, {
+    ...{ "aegis.run_id": runId, "aegis.tool": short(call.tool), "aegis.context": short(call.context) },
+    ...{ "aegis.via": call.via, "aegis.hosts": resolved.length },
+  });
   let end: RunEnd | null = null;
   let failures = 0;
   let underWay = 0;
@@ -177,11 +187,14 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
       }
     };
     const startedAt = time();
+    const { tool, context } = call;
+    const watch = watchCall({ commandId, runId, nodeId, name, tool, context }, { log, tracer, run: span.context });
     let result: ResultEvent | null = null;
     try {
       const request: CallRequest = {
         ...call,
         ...{ commandId, runId, nodeId, principal: input.principal, deadlineMs: plan.deadlineMs, operator },
+        trace: watch.trace,
         onNoCredit: alone ? "wait" : "drop",
       };
       for await (const event of dispatcher.call(request, stop.signal)) {
@@ -197,7 +210,9 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
       result ??= missingResult("err", `the controller could not carry the call: ${error.message}`, time() - startedAt);
     }
     for (const stream of ["stdout", "stderr"] as const) tell(stream, pipes[stream].rest());
-    return result ?? missingResult("err", "the call ended without a result", time() - startedAt);
+    result ??= missingResult("err", "the call ended without a result", time() - startedAt);
+    watch.ended(result);
+    return result;
   }
 
   async function wave(targets: readonly RunTarget[]): Promise<void> {
@@ -238,6 +253,7 @@ export function startRun(input: RunInput, around: RunSurroundings): LiveRun {
       log.error("run_not_stored", { run_id: runId, error: AegisError.from(error) });
     });
     end = finished;
+    span.end({ "aegis.outcome": outcome }, outcome === "complete" && summary.ok === resolved.length ? null : outcome);
     events.add({
       event: "fleet_result",
       data: {

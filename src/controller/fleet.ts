@@ -7,6 +7,8 @@ import type { CancelAnswer, Preview, RunPolicy } from "../api/types.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
+import type { TraceContext } from "../platform/trace-context.ts";
+import { noTracer, type Tracer } from "../platform/tracer.ts";
 import type { CommandRow, RunRow, Store } from "../store/store.ts";
 import { recordAudit } from "./audit.ts";
 import { commandResult, storedResult } from "./call-result.ts";
@@ -30,6 +32,8 @@ export interface FleetRequest {
   via: "rest" | "mcp" | "cli";
   /** Node id -> a serialised OperatorProof. */
   operatorProofs?: Readonly<Record<string, Uint8Array>>;
+  /** The trace of whoever asks. */
+  trace?: TraceContext | null;
 }
 
 export interface FleetRuns {
@@ -62,6 +66,7 @@ export interface FleetOptions {
   /** Controller time in milliseconds. */
   time: () => number;
   log: Log;
+  tracer?: Tracer;
   /** How a run ended, and why hosts were passed over. */
   onRun?: (outcome: RunOutcome, skippedFor: readonly string[]) => void;
 }
@@ -144,9 +149,10 @@ export function createFleet(options: FleetOptions): FleetRuns {
           call: { via, context, tool, argsJson, progress },
           operatorProofs: request.operatorProofs ?? {},
           abortOnDisconnect: request.abortOnDisconnect,
+          trace: request.trace ?? null,
         },
         {
-          ...{ dispatcher, clock, time, log, recall },
+          ...{ dispatcher, clock, time, log, recall, tracer: options.tracer ?? noTracer },
           settle: ({ outcome, summary, endedAt }) => store.endRun(runId, endedAt, outcome, JSON.stringify(summary)),
         },
       );

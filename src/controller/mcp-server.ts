@@ -16,6 +16,7 @@ import { type RunPolicy, runPolicySchema, type Scope } from "../api/types.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
+import { readTraceContext, type TraceContext } from "../platform/trace-context.ts";
 import type { Store } from "../store/store.ts";
 import { version } from "../version.ts";
 import type { Principal } from "./dispatch-types.ts";
@@ -85,6 +86,7 @@ const own = {
 interface Extra {
   signal: AbortSignal;
   progress(message: string): void;
+  trace: TraceContext | null;
 }
 
 export function createMcpServer(services: McpServices, principal: Principal): Server {
@@ -110,6 +112,9 @@ export function createMcpServer(services: McpServices, principal: Principal): Se
     let toldAt = Number.NEGATIVE_INFINITY;
     const more: Extra = {
       signal: extra.signal,
+      trace:
+        readTraceContext(params._meta?.traceparent, params._meta?.tracestate) ??
+        readTraceContext(extra.requestInfo?.headers.traceparent, extra.requestInfo?.headers.tracestate),
       progress(message) {
         const now = services.clock.monotonic();
         if (token === undefined || now - toldAt < progressEveryMs) return;
@@ -193,6 +198,7 @@ async function hostCall(
   const run = await fleet.start(
     {
       ...{ target: wanted, tool: tool.tool, context, via: "mcp", progress: true, abortOnDisconnect: false },
+      trace: extra.trace,
       argsJson: JSON.stringify(
         tool.takesWait && args.wait_secs === undefined ? { ...args, wait_secs: waitSecs } : args,
       ),
@@ -268,6 +274,7 @@ async function ownCall(
         {
           ...{ target: parseTarget(request.target, { bareNode: true }), tool: request.tool, context: request.context },
           ...{ argsJson: JSON.stringify(request.args), via: "mcp", progress: true, abortOnDisconnect: false },
+          trace: extra.trace,
           policy: policyOf(request),
         },
         principal,

@@ -1,13 +1,16 @@
 /** A whole controller in one process: opens its data, lets hosts and operators in, and closes everything in order. */
 import { X509Certificate } from "node:crypto";
-import { networkInterfaces } from "node:os";
+import { hostname, networkInterfaces } from "node:os";
 import { loadControllerConfig } from "../config/controller.ts";
+import { otlpFromEnvironment } from "../config/otlp.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import { garbage } from "../platform/garbage.ts";
 import type { Log } from "../platform/log.ts";
+import type { Environment } from "../platform/paths.ts";
 import { openStore } from "../store/open.ts";
 import type { Store } from "../store/store.ts";
+import { openTelemetry } from "../telemetry/telemetry.ts";
 import { version } from "../version.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { createAuditSeal, recordAudit, sealedHeadPath } from "./audit.ts";
@@ -59,6 +62,8 @@ export interface ControllerOptions {
   requireStrict?: boolean;
   /** REST without TLS, on this machine's loopback address only, whatever the public endpoint is. */
   insecureHttp?: boolean;
+  /** Where OpenTelemetry's variables are looked for, if controller.yaml names no collector. Default: nowhere. */
+  env?: Environment;
   clock: Clock;
   log: Log;
 }
@@ -85,9 +90,17 @@ const dayMs = 24 * 60 * 60_000;
 
 export async function startController(options: ControllerOptions): Promise<RunningController> {
   const { dataDir, clock, requireStrict = false, insecureHttp = false } = options;
+  const { env = {} } = options;
   const metrics = createMetrics();
-  const log = metrics.watchLog(options.log);
   const config = await loadControllerConfig(dataDir);
+  const telemetry = await openTelemetry({
+    ...{ config: config.otlp ?? otlpFromEnvironment(env), env, clock, log: options.log },
+    resource: {
+      ...{ "service.name": "aegis-controller", "service.version": version, "host.name": hostname() },
+      ...{ "service.instance.id": config.controllerId, "aegis.controller_id": config.controllerId },
+    },
+  });
+  const log = metrics.watchLog(telemetry.watch(options.log, "info"));
   const { limits: most } = config;
   const endpoint = readEndpoint(config.publicEndpoint);
   const brought = broughtCertificate(options);
@@ -170,7 +183,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
       garbage(clock),
     );
     const fleet = createFleet({
-      ...{ store, nodes: sessions, targets, dispatcher, clock, time, log },
+      ...{ store, nodes: sessions, targets, dispatcher, clock, time, log, tracer: telemetry.tracer },
       onRun: (outcome, skippedFor) => metrics.runEnded(outcome, skippedFor),
     });
 
@@ -262,6 +275,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
       await audit.seal().catch((error: unknown) => log.error("audit_not_sealed", { error: AegisError.from(error) }));
       await closeAll();
       log.info("controller_stopped");
+      await telemetry.close();
       stop();
     };
     log.info("controller_started", {
@@ -284,6 +298,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     };
   } catch (thrown) {
     await closeAll();
+    await telemetry.close();
     throw thrown;
   }
 }

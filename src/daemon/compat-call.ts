@@ -50,6 +50,7 @@ export function readCompatInvoke(
       initialCredit: Number.MAX_SAFE_INTEGER,
       onNoCredit: "wait",
       operator: new Uint8Array(),
+      trace: null,
     },
   };
 }

@@ -5,9 +5,11 @@
 import type { Clock } from "../platform/clock.ts";
 import { limits } from "../platform/limits.ts";
 import type { Log } from "../platform/log.ts";
+import { noTracer, type Tracer } from "../platform/tracer.ts";
 import { untilAbort } from "../platform/until-abort.ts";
 import { failed } from "../tools/results.ts";
 import type { StopReason, ToolContext } from "../tools/tool.ts";
+import { type CallWatch, watchCall } from "./call-watch.ts";
 import { type Host, type Invoked, invoke, type Proven } from "./invoke.ts";
 import type { Delivery, Outbox } from "./outbox.ts";
 import type { OwnerLog } from "./owner-log.ts";
@@ -23,6 +25,7 @@ export interface InvocationsOptions {
   log: Log;
   /** What the owner of this host reads. */
   ownerLog?: OwnerLog;
+  tracer?: Tracer;
   maxConcurrent: number;
 }
 
@@ -55,13 +58,14 @@ export interface Invocations {
 interface Entry {
   call: ReceivedCall;
   delivery: Delivery;
+  watch: CallWatch;
   stop: AbortController;
   /** Aborts when the call is answered, which happens once. */
   answered: AbortController;
 }
 
 export function createInvocations(options: InvocationsOptions): Invocations {
-  const { host, outbox, clock, log, ownerLog } = options;
+  const { host, outbox, clock, log, ownerLog, tracer = noTracer } = options;
   const queue: Entry[] = [];
   const running = new Set<Entry>();
   /** Aborts when the drain that goes on is over; null when none does. */
@@ -73,35 +77,30 @@ export function createInvocations(options: InvocationsOptions): Invocations {
   let limited: number | null = null;
   let idle: Array<() => void> = [];
 
-  function answer({ call, delivery, answered }: Entry, invoked: Invoked): void {
+  function answer({ call, delivery, watch, answered }: Entry, invoked: Invoked): void {
     if (answered.signal.aborted) return;
     answered.abort();
     answeredCalls++;
-    const { result, started, operator, signAgain } = invoked;
+    const { result, started, signAgain } = invoked;
     const durationMs = clock.monotonic() - call.receivedAt;
     ownerLog?.answered(call, invoked, durationMs);
     delivery.finish({ result, started, durationMs, ...(signAgain && { signAgain }) });
-    const outcome = result.ok ? "ok" : (result.errorKind ?? "error");
-    log.info("call", {
-      command_id: call.commandId,
-      tool: call.tool,
-      context: call.context,
-      ...(operator === undefined ? {} : { operator }),
-      outcome,
-      started,
-      duration_ms: Math.round(durationMs),
-    });
+    watch.answered(invoked, durationMs);
   }
 
   const unstarted = (entry: Entry, ...refused: Parameters<typeof failed>) =>
     answer(entry, { result: failed(...refused), started: false });
 
   async function run(entry: Entry): Promise<void> {
-    const { call, delivery, stop } = entry;
+    const { call, delivery, watch, stop } = entry;
     running.add(entry);
     try {
       const output: ToolContext["output"] = (pipe, chunk) => delivery.progress(pipe, chunk, stop.signal);
-      const onBegin = (proven: Proven) => ownerLog?.begun(call, proven);
+      watch.judging();
+      const onBegin = (proven: Proven) => {
+        ownerLog?.begun(call, proven);
+        watch.started();
+      };
       answer(entry, await invoke(call, host(), { signal: stop.signal, output }, onBegin));
     } catch (error) {
       log.error("call_failed", { command_id: call.commandId, tool: call.tool, error });
@@ -167,7 +166,8 @@ export function createInvocations(options: InvocationsOptions): Invocations {
     },
     submit(call) {
       const delivery = outbox.open(call);
-      const entry: Entry = { call, delivery, stop: new AbortController(), answered: new AbortController() };
+      const watch = watchCall(call, { log, tracer });
+      const entry: Entry = { call, delivery, watch, stop: new AbortController(), answered: new AbortController() };
       if (stopping || draining)
         return unstarted(entry, "draining", "this host takes no new calls: it is about to restart or to move");
       if (queue.length >= maxQueuedCalls) {
@@ -183,6 +183,7 @@ export function createInvocations(options: InvocationsOptions): Invocations {
     },
     reject(commandId, commandBody, reason) {
       ownerLog?.unreadable(commandId, reason);
+      log.warn("call_unreadable", { command_id: commandId, reason });
       const delivery = outbox.open({ commandId, commandBody, initialCredit: 0 });
       delivery.finish({ result: failed("envelope_invalid", reason), started: false, durationMs: 0 });
     },
@@ -194,7 +195,9 @@ export function createInvocations(options: InvocationsOptions): Invocations {
         return;
       }
       for (const entry of running) {
-        if (entry.call.commandId === commandId) entry.stop.abort({ kind: "cancelled", detail } satisfies StopReason);
+        if (entry.call.commandId !== commandId) continue;
+        log.info("call_cancelled", { command_id: commandId, detail });
+        entry.stop.abort({ kind: "cancelled", detail } satisfies StopReason);
       }
     },
     async drain(finishWithinMs) {

@@ -1,6 +1,7 @@
 /** An InvokeTool as it arrived in an authenticated frame, checked for form and turned into plain values. */
 import { uuidBytes } from "../envelope/statement.ts";
 import { limits } from "../platform/limits.ts";
+import { readTraceContext, type TraceContext } from "../platform/trace-context.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { whole } from "../wire/whole.ts";
 
@@ -26,6 +27,8 @@ export interface ReceivedCall {
   onNoCredit: "wait" | "drop";
   /** Serialised OperatorProof as received; empty when absent. */
   operator: Uint8Array;
+  /** The trace that the controller says it belongs to; decides nothing. */
+  trace: TraceContext | null;
 }
 
 export type Reading = { kind: "call"; call: ReceivedCall } | { kind: "malformed"; commandId: string; reason: string };
@@ -82,6 +85,7 @@ export function readInvoke(
       initialCredit,
       onNoCredit: onNoCredit ?? "wait",
       operator: command.operator ?? new Uint8Array(),
+      trace: readTraceContext(command.traceparent, command.tracestate),
     },
   };
 }

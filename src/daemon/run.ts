@@ -1,6 +1,7 @@
 /** The whole edge daemon in one process: everything is read and checked first, then one session after the other. */
 import { randomUUID } from "node:crypto";
 import { realpath } from "node:fs/promises";
+import { hostname } from "node:os";
 import type { EdgeConfig } from "../config/edge.ts";
 import { loadEdgeConfig } from "../config/load.ts";
 import type { TrustedKeyset } from "../envelope/keyset.ts";
@@ -15,8 +16,9 @@ import { openSecrets } from "../identity/secrets.ts";
 import { checkStateDir } from "../identity/state-dir.ts";
 import type { Clock } from "../platform/clock.ts";
 import { garbage } from "../platform/garbage.ts";
-import { type Log, type LogLevel, logLevels } from "../platform/log.ts";
+import { atLeast, type Log } from "../platform/log.ts";
 import type { Environment } from "../platform/paths.ts";
+import { noTelemetry, openTelemetry } from "../telemetry/telemetry.ts";
 import type { RotateKeys } from "../tools/key-rotation.ts";
 import { version } from "../version.ts";
 import { callLimits } from "./call-limits.ts";
@@ -103,7 +105,17 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   /** What the controller has set for as long as its stream lasts. */
   let pushed: PushedSettings = {};
   const level = () => pushed.logLevel ?? config.logLevel;
-  const log = atLeast(level, options.log).with({ node_id: nodeId, tenant_id: tenantId });
+  const known = { node_id: nodeId, tenant_id: tenantId };
+  const secrets = openSecrets(stateDir);
+  const secret = (name: string) => secrets.read(name);
+  const telemetry = await openTelemetry({
+    ...{ config: config.otlp, env, clock, secret, log: options.log.with(known) },
+    resource: {
+      ...{ "service.name": "aegis-edge", "service.version": version, "service.instance.id": nodeId },
+      ...{ "host.name": hostname(), "aegis.host": config.name, "aegis.node_id": nodeId, "aegis.tenant_id": tenantId },
+    },
+  });
+  const log = atLeast(level, telemetry.watch(options.log, "debug")).with(known);
   /** Aborts when the controller asks this daemon to end. */
   const asked = new AbortController();
   const signal = AbortSignal.any([options.signal, asked.signal]);
@@ -135,8 +147,6 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   };
   const home = await realpath(options.home).catch(() => options.home);
   const closed = await protectedPaths(config, options);
-  const secrets = openSecrets(stateDir);
-  const secret = (name: string) => secrets.read(name);
   const { mcpServers } = config;
   const rotateKeys: RotateKeys = ({ keepOldMs }) => credentials.rotate({ keepOldMs, force: false });
   const onToolsChanged = () => tell("capabilities");
@@ -166,7 +176,10 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const outbox = createOutbox({ nodeId, nodeKey, clock, log, garbage: garbage(clock) });
   const { maxConcurrent } = config;
   const ownerLog = openOwnerLog(stateDir, { clock, log, version });
-  const invocations = createInvocations({ host: () => host, outbox, clock, log, ownerLog, maxConcurrent });
+  const invocations = createInvocations({
+    ...{ host: () => host, outbox, clock, log, ownerLog, maxConcurrent },
+    tracer: telemetry.tracer,
+  });
   let detected = await detect(env.PATH ?? "");
   const capabilities = () =>
     encodeCapabilities({
@@ -201,6 +214,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
       ...{ nodeId, tenantId, seal, version, state: "connecting", controller: config.controller.url },
       ...{ pid: process.pid, started: (await processStart(process.pid)) ?? "unknown" },
       ...{ connectedSince: null, lastError: null, retryAt: null, identity: tools.identity },
+      otlp: telemetry === noTelemetry ? null : (config.otlp?.url ?? null),
       operatorOnly: operatorOnly(config, tools.registry),
       ...keyFacts(),
       ...{ paused: isPaused(stateDir), draining: false, activeCalls: 0, queuedCalls: 0 },
@@ -340,6 +354,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
     enter("stopped");
     await status.flush();
     log.info("stopped");
+    await telemetry.close();
   }
 }
 
@@ -366,19 +381,3 @@ const signedContexts = ({ requireOperatorSignature, contexts }: EdgeConfig): str
   requireOperatorSignature
     ? [everyContext]
     : [...contexts.values()].filter((one) => one.requireOperatorSignature).map(({ name }) => name);
-
-/** The same log without what lies below `level`, which may change. */
-function atLeast(level: () => LogLevel, log: Log): Log {
-  const keep =
-    (at: LogLevel): Log["info"] =>
-    (event, fields) => {
-      if (logLevels.indexOf(at) >= logLevels.indexOf(level())) log[at](event, fields);
-    };
-  return {
-    debug: keep("debug"),
-    info: keep("info"),
-    warn: keep("warn"),
-    error: keep("error"),
-    with: (fields) => atLeast(level, log.with(fields)),
-  };
-}

@@ -16,7 +16,7 @@ afterEach(() => rmSync(dir, { recursive: true }));
 
 const report = async (change: Partial<StatusReport> = {}): Promise<StatusReport> => ({
   ...{ state: "connected", pid: process.pid, started: (await processStart(process.pid)) ?? "", seal: "strict" },
-  ...{ nodeId: "n", tenantId: "acme", controller: "https://c.example:50056", version: "1", at: "then" },
+  ...{ nodeId: "n", tenantId: "acme", controller: "https://c.example:50056", otlp: null, version: "1", at: "then" },
   ...{ connectedSince: "then", lastError: null, retryAt: null, identity: { protected: true, detail: [] } },
   ...{ paused: false, draining: false, activeCalls: 0, queuedCalls: 0, undeliveredResults: 0 },
   ...{ operatorOnly: { holds: true }, knownNode: "n ed25519:k acme web-1", keyFingerprint: "SHA256:k" },

@@ -32,6 +32,8 @@ const schema = z.object({
   queuedCalls: z.number().int(),
   /** Results that the controller has not said it has stored. */
   undeliveredResults: z.number().int().default(0),
+  /** Where traces and logs go; null = nowhere. */
+  otlp: z.string().nullable().default(null),
   version: z.string(),
   at: z.string(),
 });

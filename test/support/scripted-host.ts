@@ -127,6 +127,7 @@ export const receivedCall = (clock: Clock, change: Partial<ReceivedCall> = {}): 
   ...{ commandId: randomUUID(), commandBody: new Uint8Array(), frameTimeMs: 0, receivedAt: clock.monotonic() },
   ...{ tool: "test.work", context: "default", tenant: "acme", userToken: "", signature: new Uint8Array() },
   ...{ argsJson: Buffer.from("{}"), deadlineMs: 0, initialCredit: 0, onNoCredit: "wait", operator: new Uint8Array() },
+  trace: null,
   ...change,
 });
 

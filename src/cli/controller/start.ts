@@ -12,7 +12,8 @@ export default command({
   example: "aegis controller start --port 8088",
   details: `REST is plain HTTP where the public endpoint is this machine itself, and HTTPS elsewhere. Logs JSON lines to stderr.
 With --insecure-http, --tls-cert alone names the certificate of a front end on this machine that ends TLS for us: hosts are
-served without TLS too, on loopback, and told which key to expect. Ctrl-C or SIGTERM stops it: runs get 5 s to end.`,
+served without TLS too, on loopback, and told which key to expect. Ctrl-C or SIGTERM stops it: runs get 5 s to end.
+Traces and logs also go to the OTLP/gRPC collector that otlp in controller.yaml, or else OTEL_EXPORTER_OTLP_ENDPOINT, names.`,
   args: {
     "data-dir": dataDirFlag,
     "grpc-port": {
@@ -48,6 +49,7 @@ served without TLS too, on loopback, and told which key to expect. Ctrl-C or SIG
       ...(args["tls-key"] ? { tlsKey: file(args["tls-key"]) } : {}),
       requireStrict: args["require-strict"],
       insecureHttp: args["insecure-http"],
+      env,
       clock: systemClock,
       log,
     });

@@ -12,7 +12,7 @@ import { configFile, configFlag, edgeDir, stateDirFlag } from "../options.ts";
 export default command({
   example: "aegis edge run",
   details:
-    "Ctrl-C or SIGTERM stops it: calls that run get 20 s to finish, then everything they started is ended. SIGHUP reads the settings again. Logs JSON lines to stderr.",
+    "Ctrl-C or SIGTERM stops it: calls that run get 20 s to finish, then everything they started is ended. SIGHUP reads the settings again. Logs JSON lines to stderr, and to an OTLP collector if spec.observability.otlp names one.",
   args: {
     config: configFlag,
     "state-dir": stateDirFlag,

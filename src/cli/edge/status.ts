@@ -66,6 +66,7 @@ const record = ({ alive, ...status }: DaemonStatus) => ({
   queued_calls: alive ? status.queuedCalls : 0,
   undelivered_results: alive ? status.undeliveredResults : 0,
   pid: alive ? status.pid : null,
+  otlp: status.otlp,
   version: status.version,
   at: status.at,
 });
@@ -95,6 +96,7 @@ function text(status: ReturnType<typeof record>): string {
     ["identity", [identity.protected ? "protected" : "readable by tools", ...identity.detail].join("; ")],
     ["key", status.key_fingerprint],
     ["operator-only", only.holds ? "yes" : `no (context ${only.context} allows ${only.tool})`],
+    ["otlp", status.otlp ?? ""],
     ["version", status.version],
     ["as of", status.at],
   ]);

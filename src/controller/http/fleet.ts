@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import type { BodyOf } from "../../api/operations.ts";
 import { AegisError } from "../../errors.ts";
 import type { Clock } from "../../platform/clock.ts";
+import { readTraceContext } from "../../platform/trace-context.ts";
 import type { RunRow, Store } from "../../store/store.ts";
 import { type FleetRuns, unknownRun } from "../fleet.ts";
 import type { Run } from "../fleet-run.ts";
@@ -51,6 +52,7 @@ export function fleetRoutes(app: Routes, { fleet, store, clock }: FleetRoutes): 
         progress: body.progress,
         via: "rest",
         operatorProofs: proofBytes(body.operator_proofs),
+        trace: readTraceContext(c.req.header("traceparent"), c.req.header("tracestate")),
       },
       principal,
       key === undefined ? undefined : { key, bodyHash },
