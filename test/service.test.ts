@@ -95,6 +95,24 @@ describe("enrolling on systemd", () => {
     },
   );
 
+  onSystemd("follows its log until it is interrupted", async () => {
+    const followed = await bench.user(
+      "timeout -s INT 4 aegis edge service logs --follow --lines 1 > ~/followed & sleep 1; systemctl --user reload aegis-edge; wait $!; echo $?; tail -n +2 ~/followed",
+    );
+    expect(followed.said).toContain('"event":"settings_reloaded"');
+  });
+
+  onSystemd("prints what it would write on each system, and changes nothing", async () => {
+    const before = (await bench.user("cd ~/.config; find . -type f | sort | xargs sha256sum")).said;
+    const print = async (platform: string) =>
+      (await bench.user(`aegis edge service install --print --platform ${platform}`)).said;
+    expect(await print("linux")).toStartWith(`# ${unit}\n# Written by: aegis edge service install`);
+    expect(await print("darwin")).toContain("<string>io.aegis.edge</string>");
+    expect(JSON.parse(await print("windows"))).toMatchObject({ name: "aegis-edge", startup: "automatic" });
+    expect(await print("beos")).toContain("there is: linux, darwin, windows");
+    expect((await bench.user("cd ~/.config; find . -type f | sort | xargs sha256sum")).said).toBe(before);
+  });
+
   onSystemd("logs JSON lines that the journal keeps with the unit", async () => {
     const { said } = await bench.user("aegis edge service logs --lines 200");
     const events = said
@@ -130,6 +148,52 @@ describe("changing what is installed", () => {
     expect(plain.said).not.toContain("aegis-edge.service.d\n");
   });
 
+  onSystemd("reinstall begins anew: what was asked for before is gone, and so are changes by hand", async () => {
+    await bench.user(`aegis edge service install --allow-jit; sed -i 's/RestartSec=5/RestartSec=9/' ${unit}`);
+    const before = await show("MainPID");
+    const again = await bench.user(`aegis edge service reinstall; grep -c RestartSec=5 ${unit}; ls -d ${unit}.d`);
+    expect(again.said).toContain("connected  yes");
+    expect(again.said).toContain("\n1\n");
+    expect(again.said).toContain("cannot access");
+    expect(await show("MainPID")).not.toBe(before);
+  });
+
+  onSystemd("a daemon that does not start is told with its last words and what they mean", async () => {
+    await bench.user(
+      "cp ~/.aegis/edge/aegis-config.yaml ~/kept; echo '  - broken: [' >> ~/.aegis/edge/aegis-config.yaml",
+    );
+    const failed = await bench.user("aegis edge service reinstall");
+    await bench.user("cp ~/kept ~/.aegis/edge/aegis-config.yaml");
+    expect(failed.exit).toBe(1);
+    expect(failed.said).toContain("78: this host is not enrolled, or its settings are invalid");
+    expect(failed.said).toMatch(/its last words:\n[\s\S]*aegis-config\.yaml/);
+    expect((await bench.user("aegis edge service install")).said).toContain("connected  yes");
+  });
+
+  onSystemd("a link that an update follows, as Homebrew's, is what is started", async () => {
+    await bench.user(
+      "mkdir -p ~/cellar/1 ~/bin; cp /usr/local/bin/aegis ~/cellar/1/aegis; ln -sf ../cellar/1/aegis ~/bin/aegis",
+    );
+    const linked = await bench.user(
+      `export PATH=$HOME/bin:$PATH; aegis edge service install; grep ^ExecStart= ${unit}; cp -r ~/cellar/1 ~/cellar/2; ln -sfn ../cellar/2/aegis ~/bin/aegis; rm -r ~/cellar/1; aegis edge service restart; stat -Lc %d:%i /proc/$(${shown("MainPID")})/exe ~/cellar/2/aegis`,
+    );
+    expect(linked.said).toContain("ExecStart=/home/edge/bin/aegis edge run");
+    expect(linked.said).toMatch(/^(\d+:\d+)\n\1\n/m);
+    expect((await bench.user("aegis edge service install; rm -r ~/cellar ~/bin")).said).toContain("connected  yes");
+  });
+
+  onSystemd("whoever may not linger is told who can let him, and the service runs all the same", async () => {
+    // Nobody is there who could say yes.
+    await bench.root(
+      "systemctl mask --now polkit 2>/dev/null; loginctl disable-linger edge; systemctl start user@4242; for i in $(seq 100); do test -S /run/user/4242/bus && break; sleep 0.1; done",
+    );
+    const told = await bench.user("aegis edge service install");
+    expect(told.said).toContain("sudo loginctl enable-linger edge");
+    expect(told.said).toContain("connected  yes");
+    await bench.root("loginctl enable-linger edge");
+    expect((await bench.user("aegis edge service install")).said).not.toContain("enable-linger");
+  });
+
   onSystemd("a unit of somebody else's is neither replaced nor removed unasked", async () => {
     await bench.user(`sed -i '/Written by/d; s/RestartSec=5/RestartSec=7/' ${unit}`);
     const refused = await bench.user("aegis edge service install");
@@ -142,6 +206,29 @@ describe("changing what is installed", () => {
     expect(
       (await bench.user("aegis edge service install --force; systemctl --user show aegis-edge -P RestartUSec")).said,
     ).toContain("5s");
+  });
+
+  onSystemd("a unit or a drop-in of ours that somebody changed is not overwritten unasked", async () => {
+    await bench.user(`aegis edge service install --allow-jit; sed -i 's/RestartSec=5/RestartSec=9/' ${unit}`);
+    for (const flags of ["--allow-jit", "", "--allow ~/projects"]) {
+      const { exit, said } = await bench.user(`aegis edge service install ${flags}`);
+      expect([flags, exit]).toEqual([flags, 4]);
+      expect(said).toContain(`${unit} is there already and was changed by hand`);
+      expect(said).toContain("hint: --force replaces it, --keep-existing goes on with it");
+    }
+    expect(
+      (await bench.user(`aegis edge service install --keep-existing; grep -c RestartSec=9 ${unit}`)).said,
+    ).toEndWith("1\n");
+    expect(
+      (await bench.user(`aegis edge service install --allow-jit --force; grep -c RestartSec=5 ${unit}`)).said,
+    ).toEndWith("1\n");
+    await bench.user(`echo LimitCPU=9 >> ${unit}.d/40-jit.conf`);
+    const dropIn = await bench.user("aegis edge service install");
+    expect(dropIn).toMatchObject({
+      exit: 4,
+      said: expect.stringContaining("40-jit.conf is there already and was changed"),
+    });
+    expect((await bench.user("aegis edge service install --force")).said).toContain("connected  yes");
   });
 
   onSystemd("a masked service, a missing bus and a missing folder are named with what to do", async () => {

@@ -1,7 +1,14 @@
 /** launchd keeps the daemon running on macOS: its property list, the words launchctl is given, and what it says back. */
 import { join } from "node:path";
 import { AegisError } from "../errors.ts";
-import { type ManagerOptions, marker, type ServiceManager, type ServiceSpec, type ServiceStatus } from "./spec.ts";
+import {
+  type ManagerOptions,
+  marker,
+  type ServiceManager,
+  type ServiceSpec,
+  type ServiceStatus,
+  stamped,
+} from "./spec.ts";
 
 export const label = "io.aegis.edge";
 
@@ -99,7 +106,7 @@ async function firstThatWorks({ run }: ManagerOptions, attempts: readonly (reado
 
 export const launchd: ServiceManager = {
   name: "launchd",
-  files: (spec) => [{ path: plistPath(spec.home), text: plist(spec) }],
+  files: (spec) => [stamped({ path: plistPath(spec.home), text: plist(spec) })],
   print: plist,
   kept: async () => "same",
   async obstacle(spec) {

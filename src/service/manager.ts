@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import { AegisError } from "../errors.ts";
 import { makeDirectory, PUBLIC_FILE, writeFileAtomic } from "../platform/private-file.ts";
 import {
+  isEdited,
   isOurs,
   type ManagerOptions,
   type Owner,
@@ -53,6 +54,7 @@ export async function install(spec: ServiceSpec, options: InstallOptions): Promi
   const logs = manager.logs(spec, { lines: 1, follow: false });
   if ("files" in logs) for (const path of logs.files) await makeDirectory(dirname(path));
   const stale = await ourOther(wanted);
+  if (conflicts === "refuse") for (const path of stale) refuseForeign(path, await readFile(path, "utf8"));
   for (const file of plan) {
     await mkdir(dirname(file.path), { recursive: true, mode: 0o755 });
     await writeFileAtomic(file.path, file.text, PUBLIC_FILE);
@@ -86,15 +88,16 @@ async function compare(wanted: readonly ServiceFile[], conflicts: InstallOptions
       });
     const text = found ? await readFile(file.path, "utf8") : null;
     if (text === file.text || (text !== null && conflicts === "keep")) continue;
-    if (text !== null && !isOurs(text) && conflicts === "refuse")
-      throw new AegisError(
-        "bootstrap_conflict",
-        `${file.path} is there already and was written by somebody else`,
-        conflictHint,
-      );
+    if (text !== null && conflicts === "refuse") refuseForeign(file.path, text);
     changed.push(file);
   }
   return changed;
+}
+
+/** Throws `bootstrap_conflict` on what somebody else wrote, or wrote into. */
+function refuseForeign(path: string, text: string): void {
+  const how = !isOurs(text) ? "was written by somebody else" : isEdited(text) ? "was changed by hand" : null;
+  if (how !== null) throw new AegisError("bootstrap_conflict", `${path} is there already and ${how}`, conflictHint);
 }
 
 async function leadsToNull(path: string): Promise<string> {

@@ -1,4 +1,5 @@
 /** What a service is to be, whichever system keeps it running, and what each system can do with it. */
+import { createHash } from "node:crypto";
 import type { AegisError } from "../errors.ts";
 import type { Environment } from "../platform/paths.ts";
 import type { RunProgram } from "../platform/run-program.ts";
@@ -41,6 +42,20 @@ export interface ServiceFile {
 export const marker = "Written by: aegis edge service install";
 
 export const isOurs = (text: string): boolean => text.includes(marker);
+
+/** The file with a sum of its text behind the marker, by which a change by hand is noticed later. */
+export const stamped = ({ path, text }: ServiceFile): ServiceFile => ({
+  path,
+  text: text.replace(marker, `${marker} ${sumOf(text)}`),
+});
+
+/** Whether somebody changed what we wrote. */
+export function isEdited(text: string): boolean {
+  const [stamp = "", sum = ""] = new RegExp(`${marker} ([0-9a-f]{16})`).exec(text) ?? [];
+  return stamp !== "" && sumOf(text.replace(stamp, marker)) !== sum;
+}
+
+const sumOf = (text: string): string => createHash("sha256").update(text).digest("hex").slice(0, 16);
 
 export type ServiceState = "running" | "starting" | "reloading" | "stopped" | "failed" | "masked" | "missing";
 

@@ -1,6 +1,6 @@
 /** The text of the systemd unit: every line of it is either needed to start on systemd 252 and later, or closes something. */
 import { dirname, join } from "node:path";
-import { type AllowedFolder, marker, type ServiceFile, type ServiceSpec } from "./spec.ts";
+import { type AllowedFolder, marker, type ServiceFile, type ServiceSpec, stamped } from "./spec.ts";
 
 export const unitName = "aegis-edge.service";
 
@@ -41,7 +41,7 @@ export function unitFiles(spec: ServiceSpec): ServiceFile[] {
     path: join(folder, `${name}.conf`),
     text: `# ${marker}\n# ${why}\n[Service]\n${lines.join("\n")}\n`,
   }));
-  return [{ path, text: unit(spec) }, ...files, ...updateFiles(spec)];
+  return [{ path, text: unit(spec) }, ...files, ...updateFiles(spec)].map(stamped);
 }
 
 /** What starts when the daemon asks for an update of itself. */
