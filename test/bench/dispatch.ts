@@ -2,6 +2,7 @@
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { type Bench, shown, spread, timed } from "./bench.ts";
+import { bareGrpc, diskWrites, launcherOf } from "./floors.ts";
 import { benchSite } from "./site.ts";
 import { sshd } from "./sshd.ts";
 
@@ -11,6 +12,7 @@ const dispatch: Bench = async ({ quick }) => {
   const few = quick ? 3 : 60;
   const site = await benchSite();
   const ssh = await sshd();
+  const bare = await bareGrpc(site);
   const rows: string[][] = [];
   try {
     const jit = await site.openHost("jit");
@@ -24,6 +26,11 @@ const dispatch: Bench = async ({ quick }) => {
     rows.push(["ssh, open ControlMaster", String(few), shown(base), base.p95.toFixed(1), "1.00"]);
     add("ssh, new connection", await timed(few, spawnOf([...ssh.fresh(), "true"])));
     add("bare spawn of /bin/true", await timed(few, spawnOf(["/bin/true"])));
+    const launcher = launcherOf(jit);
+    if (launcher)
+      add("the same through the launcher", await timed(few, spawnOf([launcher, "--no-landlock", "--", "/bin/true"])));
+    add("bare gRPC over TLS, there and back", await bare.roundTrips(rounds));
+    add("4 KiB brought to disk", await diskWrites(site, few));
     for (const { name } of [jit, wx]) {
       const call = () => site.call({ Node: name }, { command: "/bin/true" });
       add(`REST, one after another, ${name}`, await timed(rounds, call));
@@ -66,11 +73,13 @@ const dispatch: Bench = async ({ quick }) => {
         notes: [
           "each call is verified, judged, run in a confined child, signed and recorded; ssh does none of the last three",
           "wx: the daemon under PR_SET_MDWE, as MemoryDenyWriteExecute makes it; controller, hosts, client and sshd share the machine",
+          "a call cannot take less than the spawn through the launcher, a gRPC round trip and one disk write together",
           "an ssh or exec row contains the start of the client program; a REST row does not",
         ],
       },
     ];
   } finally {
+    bare.stop();
     await ssh.stop();
     await site.close();
   }

@@ -1,5 +1,6 @@
 /** A gibibyte from a child to a reader: at full speed, and to one that stops; beside ssh. */
 import { type Bench, shown, spread } from "./bench.ts";
+import { bareGrpc } from "./floors.ts";
 import { benchSite, memoryOf } from "./site.ts";
 import { sshd } from "./sshd.ts";
 
@@ -8,6 +9,7 @@ const stream: Bench = async ({ quick }) => {
   const rounds = quick ? 1 : 3;
   const site = await benchSite();
   const ssh = await sshd();
+  const bare = await bareGrpc(site);
   const rows: string[][] = [];
   try {
     const host = await site.openHost("one");
@@ -29,6 +31,13 @@ const stream: Bench = async ({ quick }) => {
     const text = `head -c ${mib}M /dev/zero | tr '\\0' a`;
     const peer = await rate(() => drain([...ssh.master(), text]));
     rows.push(["ssh, open ControlMaster", shown(peer, 0), "1.00", ""]);
+    const transport = await rate(() => bare.send(mib));
+    rows.push([
+      "bare gRPC over TLS, the same chunks",
+      shown(transport, 0),
+      (transport.median / peer.median).toFixed(2),
+      "",
+    ]);
     const before = [memoryOf(pid).rssMb, memoryOf(site.controller.pid).rssMb];
     const own = await rate(() => site.call({ Node: "one" }, { command: "/bin/sh", args: ["-c", text] }));
     const grown = [memoryOf(pid).rssMb, memoryOf(site.controller.pid).rssMb].map(
@@ -47,6 +56,7 @@ const stream: Bench = async ({ quick }) => {
       },
     ];
   } finally {
+    bare.stop();
     await ssh.stop();
     await site.close();
   }
