@@ -6,7 +6,7 @@ const { GoodbyeReason } = aegis.cluster.v1;
 
 export interface Arriving {
   /** As it was when the Hello was judged by it. */
-  row: NodeRow;
+  row: Pick<NodeRow, "nodeId" | "publicKey">;
   /** A serialised EdgeCapabilities. */
   capabilities: Uint8Array;
   softwareVersion: string;

@@ -219,18 +219,20 @@ export function createDoorman(options: DoormanOptions): Doorman {
   function guest({ hello, row, keyUntilMs, keysetVersion, stream, channel, accept, place }: Arrival): Guest {
     const patience = new AbortController();
     const left = new AbortController();
+    const { nodeId, tenantId, publicKey } = row;
+    const { nodeKey, softwareVersion } = hello;
+    /** What CONFIRM still needs. Kept no longer: it is the most of what a host would cost here. */
+    let unconfirmed: { capabilities: Uint8Array; accept: Frame } | null = { capabilities: hello.capabilities, accept };
     let session: NodeSession | null = null;
     let remove: (() => void) | null = null;
     const noted = (change: Promise<void>): Promise<void> =>
-      change.catch((error: unknown) =>
-        log.error("store_failed", { node_id: row.nodeId, error: AegisError.from(error) }),
-      );
+      change.catch((error: unknown) => log.error("store_failed", { node_id: nodeId, error: AegisError.from(error) }));
 
     function confirm(frame: Frame): boolean {
       const opened = channel.open(frame);
       if (opened.kind === "refused" || opened.frame !== "confirm") {
         log.warn("seal_frame", {
-          node_id: row.nodeId,
+          node_id: nodeId,
           reason: opened.kind === "refused" ? opened.reason : "confirm_expected",
         });
         return false;
@@ -238,16 +240,17 @@ export function createDoorman(options: DoormanOptions): Doorman {
       const { operatorChallenge, keysetVersion: confirmed } = SealConfirm.decode(opened.body);
       patience.abort();
       place.leave();
-      const { nodeId, tenantId } = row;
+      const capabilities = unconfirmed?.capabilities ?? new Uint8Array();
+      unconfirmed = null;
       const heartbeat = newestOnly<void>(() => noted(store.nodeHeartbeat(nodeId, time())));
       session = nodeSession({
         ...options,
         nodeId,
         tenantId,
-        nodeKey: hello.nodeKey,
+        nodeKey,
         channel,
         stream,
-        capabilities: hello.capabilities,
+        capabilities,
         operatorChallenge,
         keysetVersion,
         signerOf: (keyId) => resultKey(store, nodeId, keyId, time()),
@@ -261,8 +264,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
       session.confirmed(whole(confirmed));
       remove = sessions.add(session, defaultHeartbeatMs);
       for (const step of options.keysetsSince?.(keysetVersion) ?? []) session.bring(step);
-      const { capabilities, softwareVersion } = hello;
-      void noted(noteArrival({ row, capabilities, softwareVersion, goodbye: session.goodbye }, options));
+      void noted(noteArrival({ row: { nodeId, publicKey }, capabilities, softwareVersion, goodbye: session.goodbye }, options));
       void endWithKey(session, keyUntilMs, { store, clock, time, signal: left.signal });
       void endWithAge(session, { clock, signal: left.signal });
       log.info("node_connected", { node_id: nodeId, tenant_id: tenantId, software_version: softwareVersion });
@@ -272,10 +274,10 @@ export function createDoorman(options: DoormanOptions): Doorman {
     return {
       kind: "strict",
       welcome() {
-        stream.write(accept);
+        if (unconfirmed) stream.write(unconfirmed.accept);
         void clock.sleep(doorLimits.confirmMs, patience.signal).then(() => {
           if (patience.signal.aborted) return;
-          log.warn("hello_unconfirmed", { node_id: row.nodeId });
+          log.warn("hello_unconfirmed", { node_id: nodeId });
           stream.end();
         });
       },
@@ -285,9 +287,9 @@ export function createDoorman(options: DoormanOptions): Doorman {
         left.abort();
         remove?.();
         session?.closed();
-        if (session && !sessions.get(row.nodeId)) {
-          void noted(store.nodeDisconnected(row.nodeId));
-          log.info("node_disconnected", { node_id: row.nodeId, tenant_id: row.tenantId });
+        if (session && !sessions.get(nodeId)) {
+          void noted(store.nodeDisconnected(nodeId));
+          log.info("node_disconnected", { node_id: nodeId, tenant_id: tenantId });
         }
         session = null;
         remove = null;

@@ -72,10 +72,12 @@ export function edgeStream({ doorman, address, transport, log }: EdgeStreamOptio
     if (state !== "over") transport.send(command);
   };
 
+  // Kept as long as the stream: made in there, it would keep the Hello too.
+  const write = (frame: Frame) => send({ sealed: sealedOf(frame) });
+
   async function hello(event: aegis.cluster.v1.HelloEvent.$Properties): Promise<void> {
     if (!place) return;
     place.helloCame();
-    const write = (frame: Frame) => send({ sealed: sealedOf(frame) });
     const answer = await doorman.hello(event, { write, send, end }, place);
     if (answer.kind === "refused") return turnAway(answer.status, answer.message, answer.refusal);
     if (state !== "judging") return answer.guest.gone();

@@ -12,6 +12,19 @@ export interface HostFacts {
   labels: Readonly<Record<string, string>>;
 }
 
+/** Hosts of one version describe the same tools at length; thousands of them share one description. */
+const maxToolSets = 256;
+const toolSets = new Map<string, LiveNode["tools"]>();
+
+function shared(tools: LiveNode["tools"]): LiveNode["tools"] {
+  const key = JSON.stringify([...tools.values()]);
+  const known = toolSets.get(key);
+  if (known) return known;
+  if (toolSets.size >= maxToolSets) toolSets.delete(toolSets.keys().next().value ?? "");
+  toolSets.set(key, tools);
+  return tools;
+}
+
 /** Throws on bytes that are no EdgeCapabilities. */
 export function readCapabilities(bytes: Uint8Array): Pick<LiveNode, "paused" | "tools"> & { facts: HostFacts } {
   const { paused, tools, os, arch, localTools, mountPoints, customLabels, hostName } =
@@ -29,5 +42,5 @@ export function readCapabilities(bytes: Uint8Array): Pick<LiveNode, "paused" | "
     return [name, descriptor] as const;
   });
   const facts = { hostName, os, arch, localTools, mountPoints, labels: { ...customLabels } };
-  return { paused, tools: new Map(described), facts };
+  return { paused, tools: shared(new Map(described)), facts };
 }

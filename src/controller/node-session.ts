@@ -91,7 +91,9 @@ export interface NodeSession extends LiveSession {
 }
 
 export function nodeSession(options: NodeSessionOptions): NodeSession {
+  // Only what is used later: the rest, such as the capabilities as they came, must not live as long as the session.
   const { channel, clock, ledger, log, nodeId, nodeKey, stream, tenantId, time } = options;
+  const { onCapabilities, onHeartbeat, onKeyset, signerOf } = options;
   const pending = new Map<string, Pending>();
   const credits = creditBook();
   let lateResults = 0;
@@ -120,7 +122,7 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
   function confirmed(version: number | null): void {
     if (version === null || version > told || version <= (live.keysetVersion ?? 0)) return;
     live.keysetVersion = version;
-    options.onKeyset(version);
+    onKeyset(version);
   }
 
   function send(kind: CommandFrameKind, body: Uint8Array): void {
@@ -178,7 +180,7 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
     // The key that is named is stored beside the signature, and whoever checks it later will use that one. It may be
     // another one than the session's: a host that changes its key keeps its session.
     const own = Buffer.from(nodeKey.keyId).equals(keyId);
-    const signer = own ? nodeKey : await options.signerOf(keyId).catch(lost);
+    const signer = own ? nodeKey : await signerOf(keyId).catch(lost);
     const genuine =
       signer !== null &&
       verifyReceipt(signer, { nodeId, commandId, commandBody: call.commandBody, result }, receiptSig);
@@ -209,7 +211,7 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
         live.queuedCalls = beat.queued;
         learn(beat.challenge);
         confirmed(whole(beat.keysetVersion));
-        options.onHeartbeat();
+        onHeartbeat();
         return true;
       }
       case "progress":
@@ -223,7 +225,7 @@ export function nodeSession(options: NodeSessionOptions): NodeSession {
         return true;
       case "capabilities":
         Object.assign(live, readCapabilities(body));
-        options.onCapabilities(body);
+        onCapabilities(body);
         return true;
       default:
         return false;
