@@ -11,6 +11,8 @@ export interface Table {
 
 export interface BenchOptions {
   quick: boolean;
+  /** What a bench makes for BENCHMARKS.md beside its tables is to be kept. */
+  keep: boolean;
 }
 
 export type Bench = (options: BenchOptions) => Promise<Table[]>;
@@ -23,12 +25,14 @@ export const benches: Readonly<Record<string, { minutes: number; load: () => Pro
   fanout: { minutes: 12, load: () => import("./fanout.ts") },
   stream: { minutes: 6, load: () => import("./stream.ts") },
   crypto: { minutes: 3, load: () => import("./crypto.ts") },
+  scale: { minutes: 15, load: () => import("./scale.ts") },
   grep: { minutes: 4, load: () => import("./grep.ts") },
 };
 
 export interface Spread {
   median: number;
   p95: number;
+  p99: number;
   min: number;
   max: number;
 }
@@ -36,7 +40,7 @@ export interface Spread {
 export function spread(values: readonly number[]): Spread {
   const sorted = [...values].sort((left, right) => left - right);
   const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
-  return { median: at(0.5), p95: at(0.95), min: at(0), max: at(1) };
+  return { median: at(0.5), p95: at(0.95), p99: at(0.99), min: at(0), max: at(1) };
 }
 
 /** `12.3 (11.9-14.0)`: the median, then the least and the most. */

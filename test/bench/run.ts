@@ -16,11 +16,11 @@ type Outcome = { kind: "measured"; tables: Table[] } | { kind: "failed"; reason:
 const flagNames = ["--json", "--quick", "--write"];
 
 /** Runs one bench with a folder of its own for what is temporary; whatever it leaves behind is ended and removed. */
-async function measured(name: string, minutes: number, quick: boolean): Promise<Outcome> {
+async function measured(name: string, minutes: number, flags: readonly string[]): Promise<Outcome> {
   const scratch = mkdtempSync(join(tmpdir(), `aegis-bench-${name}-`));
   // The user that sshd lets in must find its key below.
   chmodSync(scratch, 0o755);
-  const child = spawn(process.execPath, [import.meta.path, "--child", name, ...(quick ? ["--quick"] : [])], {
+  const child = spawn(process.execPath, [import.meta.path, "--child", name, ...flags], {
     ...{ env: { ...process.env, TMPDIR: scratch }, stdio: ["ignore", "pipe", "inherit"], detached: true },
   });
   const endAll = () => {
@@ -63,13 +63,15 @@ async function main(words: readonly string[]): Promise<number> {
   }
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));
   installDebianPackages("bench/debian-packages.txt");
+  const isKept = has("--write") && !has("--quick");
+  const flags = [...(has("--quick") ? ["--quick"] : []), ...(isKept ? ["--keep"] : [])];
   const on = machine();
   const results: Record<string, Table[]> = {};
   const failures: Record<string, string> = {};
   for (const name of wanted.length > 0 ? wanted : Object.keys(benches)) {
     process.stderr.write(`${name} ...\n`);
     const began = performance.now();
-    const outcome = await measured(name, benches[name]?.minutes ?? 0, has("--quick"));
+    const outcome = await measured(name, benches[name]?.minutes ?? 0, flags);
     const seconds = ((performance.now() - began) / 1000).toFixed(0);
     if (outcome.kind === "failed") failures[name] = outcome.reason;
     else results[name] = outcome.tables;
@@ -77,7 +79,7 @@ async function main(words: readonly string[]): Promise<number> {
       `${name}: ${outcome.kind === "failed" ? `FAILED: ${outcome.reason}` : "done"}, ${seconds} s\n`,
     );
     if (outcome.kind === "measured" && !has("--json")) console.log(outcome.tables.map(markdown).join("\n"));
-    if (outcome.kind === "measured" && has("--write") && !has("--quick")) writeResults(name, outcome.tables, on);
+    if (outcome.kind === "measured" && isKept) writeResults(name, outcome.tables, on);
   }
   const failed = Object.entries(failures);
   if (has("--json")) console.log(JSON.stringify({ machine: on, results, failures }, null, 2));
@@ -87,13 +89,13 @@ async function main(words: readonly string[]): Promise<number> {
 }
 
 /** The process that measures: its only output is the tables, as JSON. */
-async function child(name: string, quick: boolean): Promise<number> {
+async function child(name: string, flags: readonly string[]): Promise<number> {
   const bench = await benches[name]?.load();
   if (!bench) return 2;
-  const tables = await bench.default({ quick });
+  const tables = await bench.default({ quick: flags.includes("--quick"), keep: flags.includes("--keep") });
   process.stdout.write(JSON.stringify(tables));
   return 0;
 }
 
 const [first, second = "", ...others] = process.argv.slice(2);
-process.exit(first === "--child" ? await child(second, others.includes("--quick")) : await main(process.argv.slice(2)));
+process.exit(first === "--child" ? await child(second, others) : await main(process.argv.slice(2)));
