@@ -17,6 +17,7 @@ const required: Readonly<Record<string, Requirement[]>> = {
   fanout: [...ssh, "command:python3", "command:clush"],
   stream: ssh,
   crypto: ["linux", "command:python3"],
+  scale: ["linux", "command:prlimit"],
   grep: ["linux", "command:python3"],
 };
 

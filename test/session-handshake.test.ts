@@ -1,6 +1,7 @@
 /** How a session begins, and everything that must not begin one. */
 import { describe, expect, test } from "bun:test";
 import { createDoorman, doorLimits } from "../src/controller/doorman.ts";
+import { edgeStream } from "../src/controller/edge-stream.ts";
 import { resultLedger } from "../src/controller/result-ledger.ts";
 import type { StreamEnd } from "../src/daemon/link.ts";
 import { handshakeTimeoutMs } from "../src/daemon/session.ts";
@@ -414,6 +415,34 @@ describe("waiting", () => {
     places[0]?.leave();
     expect(doorman.enter("192.0.2.7", () => {})).not.toBeNull();
     expect(doorman.enter("192.0.2.7", () => {})).toBeNull();
+  });
+
+  test("no more streams than there are files for: a host beyond hears so, the log once a minute, and a place is free again", async () => {
+    const { strict, store, sessions, time, clock, log } = await controllerStage();
+    const ledger = resultLedger({ store, time, log });
+    const doorman = createDoorman({
+      ...{ store, keys: strict.keys, sessions, ledger, clock, time, log },
+      maxStreams: 2,
+    });
+    const [place] = [doorman.enter("192.0.2.7", () => {}), doorman.enter("192.0.2.8", () => {})];
+    const refusals: string[] = [];
+    const knock = () =>
+      edgeStream({
+        ...{ doorman, address: "192.0.2.9", log },
+        transport: {
+          ...{ accept() {}, send() {}, end() {} },
+          refuse: (status: number, message: string) => void refusals.push(`${status} ${message}`),
+        },
+      });
+    knock();
+    knock();
+    expect(refusals).toEqual(Array(2).fill(expect.stringMatching(/^8 this controller has as many hosts connected as/)));
+    expect(log.lines.filter(({ event }) => event === "streams_full")).toHaveLength(1);
+    await clock.advance(60_000);
+    knock();
+    expect(log.lines.filter(({ event }) => event === "streams_full")).toHaveLength(2);
+    place?.leave();
+    expect(doorman.enter("192.0.2.9", () => {})).not.toBeNull();
   });
 
   test("1 024 places in all", async () => {

@@ -34,6 +34,9 @@ type HelloEvent = aegis.cluster.v1.HelloEvent.$Properties;
 /** Streams that are not confirmed, and how long each may take to say Hello, and again to confirm. */
 export const doorLimits = { waiting: 1_024, perAddress: 64, helloMs: 10_000, confirmMs: 10_000 };
 
+/** Least time between two words in the log that no more streams are let in. */
+const fullAgainMs = 60_000;
+
 export interface DoormanOptions {
   store: Store;
   keys: ControllerKeys;
@@ -46,6 +49,8 @@ export interface DoormanOptions {
   log: Log;
   /** No host is let in without a strict session. */
   requireStrict?: boolean;
+  /** Streams at a time, those that wait included. Default: any number. */
+  maxStreams?: number;
   /** A host of this tenant is alive. */
   onHeartbeat?: (tenantId: string) => void;
 }
@@ -80,6 +85,8 @@ export interface Place {
 }
 
 export interface Doorman {
+  /** This controller holds as many streams as it may. */
+  readonly isFull: boolean;
   /** Null when every place is taken. `tooLate` is called when no Hello comes. */
   enter(address: string, tooLate: () => void): Place | null;
   hello(hello: HelloEvent, stream: SessionStream & CompatStream, place: Place): Promise<Answer>;
@@ -90,6 +97,8 @@ export function createDoorman(options: DoormanOptions): Doorman {
   const compatDoor = createCompatDoor(options);
   const waiting = new Map<string, number>();
   let waitingInAll = 0;
+  let saidFullAt = Number.NEGATIVE_INFINITY;
+  const { maxStreams = Number.POSITIVE_INFINITY } = options;
   // Verified instead of a node's key when there is no such node, so that an answer takes as long either way.
   const nobody: PublicKey = importSigningKey(newSeed());
 
@@ -166,8 +175,25 @@ export function createDoorman(options: DoormanOptions): Doorman {
     };
   }
 
+  /** A host that finds no place tries again soon, so the log is told now and then and not each time. */
+  function isFull(): boolean {
+    if (sessions.size + waitingInAll < maxStreams) return false;
+    if (clock.monotonic() - saidFullAt >= fullAgainMs) {
+      saidFullAt = clock.monotonic();
+      log.warn("streams_full", {
+        max_streams: maxStreams,
+        hint: "hosts are turned away until others leave: let this process open more files, such as LimitNOFILE of its unit",
+      });
+    }
+    return true;
+  }
+
   return {
+    get isFull() {
+      return isFull();
+    },
     enter(address, tooLate) {
+      if (isFull()) return null;
       const here = waiting.get(address) ?? 0;
       if (waitingInAll >= doorLimits.waiting || here >= doorLimits.perAddress) return null;
       waitingInAll++;
@@ -264,7 +290,9 @@ export function createDoorman(options: DoormanOptions): Doorman {
       session.confirmed(whole(confirmed));
       remove = sessions.add(session, defaultHeartbeatMs);
       for (const step of options.keysetsSince?.(keysetVersion) ?? []) session.bring(step);
-      void noted(noteArrival({ row: { nodeId, publicKey }, capabilities, softwareVersion, goodbye: session.goodbye }, options));
+      void noted(
+        noteArrival({ row: { nodeId, publicKey }, capabilities, softwareVersion, goodbye: session.goodbye }, options),
+      );
       void endWithKey(session, keyUntilMs, { store, clock, time, signal: left.signal });
       void endWithAge(session, { clock, signal: left.signal });
       log.info("node_connected", { node_id: nodeId, tenant_id: tenantId, software_version: softwareVersion });

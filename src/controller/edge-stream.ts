@@ -40,7 +40,13 @@ export function edgeStream({ doorman, address, transport, log }: EdgeStreamOptio
   let guest: Guest | CompatGuest | null = null;
   let state: "hello" | "judging" | "open" | "over" = "hello";
   const place = doorman.enter(address, () => refuse("deadline_exceeded", "no Hello came within 10 s"));
-  if (!place) refuse("rate_limited", "too many connections wait to be confirmed; try again in a minute");
+  if (!place)
+    refuse(
+      "rate_limited",
+      doorman.isFull
+        ? "this controller has as many hosts connected as it may open files for; its owner can raise that limit"
+        : "too many connections wait to be confirmed; try again in a minute",
+    );
 
   function gone(): void {
     state = "over";

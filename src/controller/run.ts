@@ -7,6 +7,7 @@ import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import { garbage } from "../platform/garbage.ts";
 import type { Log } from "../platform/log.ts";
+import { openFilesLimit } from "../platform/open-files.ts";
 import type { Environment } from "../platform/paths.ts";
 import { openStore } from "../store/open.ts";
 import type { Store } from "../store/store.ts";
@@ -159,7 +160,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
       onForeign: () => certificates.wake(),
     });
     const doorman = createDoorman({
-      ...{ store, keys, sessions, ledger, clock, time, log, requireStrict },
+      ...{ store, keys, sessions, ledger, clock, time, log, requireStrict, maxStreams: streamsFor(openFilesLimit()) },
       keysetsSince: (version) => keyChanges.since(version),
       onHeartbeat: (tenantId) => metrics.heartbeat(tenantId),
     });
@@ -312,6 +313,13 @@ function broughtCertificate(options: ControllerOptions): { certPath: string; key
     hint: "where a front end has the key and ends TLS: --insecure-http and --tls-cert alone",
   });
 }
+
+/** Files that hosts leave to operators' connections, the database and its like: without them nobody could ask why. */
+const filesForTheRest = 128;
+
+/** Each host takes a connection, and with it a file. */
+const streamsFor = (files: number | null): number =>
+  files === null ? Number.POSITIVE_INFINITY : Math.max(1, files - filesForTheRest);
 
 /** Only this machine for a loopback endpoint; else every address there is. */
 function listenAddress(endpoint: Endpoint): string {

@@ -5,9 +5,9 @@ import { seedHosts, startSwarm } from "./hosts.ts";
 import { benchSite } from "./site.ts";
 
 export async function atDescriptorLimit({ quick }: Pick<BenchOptions, "quick">): Promise<Table> {
-  const [most, count] = quick ? [96, 120] : [512, 700];
+  const [most, count] = quick ? [160, 60] : [512, 700];
   const site = await benchSite({ before: ["prlimit", `--nofile=${most}:${most}`] });
-  const inside = await seedHosts(site, 0, Math.floor(most / 4));
+  const inside = await seedHosts(site, 0, Math.floor(most / 8));
   const outside = await seedHosts(site, inside.hosts.length, count - inside.hosts.length);
   const retries = [500, 1_000, 2_000];
   const first = startSwarm(inside, 1, retries);
