@@ -3,7 +3,7 @@
  * which denies it. Tools are called as operators call them, through the controller and the daemon.
  */
 import { afterAll, beforeAll, describe, expect } from "bun:test";
-import { readFileSync } from "node:fs";
+import { readFileSync, realpathSync } from "node:fs";
 import { join } from "node:path";
 import { missing, needs } from "./support/needs.ts";
 import { type Said, type SystemdBench, systemdBench } from "./support/systemd-bench.ts";
@@ -28,7 +28,15 @@ const must = async (said: Promise<Said>): Promise<string> => {
 
 beforeAll(async () => {
   if (missing(...requirements).length > 0) return;
-  bench = await systemdBench(process.env.AEGIS_SYSTEMD_ROOT ? { rootFolder: process.env.AEGIS_SYSTEMD_ROOT } : {});
+  const node = Bun.which("node");
+  bench = await systemdBench({
+    ...(process.env.AEGIS_SYSTEMD_ROOT ? { rootFolder: process.env.AEGIS_SYSTEMD_ROOT } : {}),
+    // A published MCP server with all that it needs; this machine's node also where the other root has none.
+    binds: {
+      [join(import.meta.dir, "../node_modules")]: "/opt/mcp/node_modules",
+      ...(node === null ? {} : { [realpathSync(node)]: "/usr/bin/node" }),
+    },
+  });
   const int80 = join(process.env.TMPDIR ?? "/tmp", `aegis-int80-${process.pid}`);
   const compiled = Bun.spawnSync(["cc", "-static", "-o", int80, join(support, "int80.c")]);
   const files = {
@@ -135,6 +143,7 @@ const deniedAnyway: Readonly<Record<string, string>> = {
   "open a packet socket": "RestrictAddressFamilies",
   "gain rights from a setuid program": "NoNewPrivileges",
   "read the daemon's key": "Landlock, by the launcher",
+  "change the daemon's settings": "Landlock, by the launcher",
 };
 
 describe("a tool in the service's sandbox", () => {
@@ -183,6 +192,21 @@ describe("a tool in the service's sandbox", () => {
   );
 
   onSystemd(
+    "can read the daemon's key and change its settings without the landlock calls, which systemd 254 and later take for ordinary",
+    async () => {
+      const identity = ["read the daemon's key", "change the daemon's settings"];
+      expect(await startWith("s/ landlock_[a-z_]+//g")).toBe(true);
+      const open = systemdVersion < 254;
+      expect(await probe(...identity)).toEqual(Object.fromEntries(identity.map((name) => [name, open])));
+      const status = (await bench.user("aegis edge status")).said;
+      expect(/^identity +readable by tools/m.test(status)).toBe(open);
+      expect(await startWith("")).toBe(true);
+      expect(await probe(...identity)).toEqual(Object.fromEntries(identity.map((name) => [name, false])));
+    },
+    30_000,
+  );
+
+  onSystemd(
     "would have no sandbox without PrivateUsers, which systemd 254 and later take for granted",
     async () => {
       expect(await startWith("/^PrivateUsers=/d")).toBe(systemdVersion >= 254);
@@ -212,6 +236,25 @@ describe("a flag of edge service install opens what it names and nothing else", 
       expect(await runNode()).toBe("42\n");
     },
     30_000,
+  );
+
+  needs(...requirements, "command:node")(
+    "--allow-jit: an MCP server on node, which without it ends, and its caller is told which flag it needs",
+    async () => {
+      const server =
+        "[{name: memory, command: /usr/bin/node, args: [/opt/mcp/node_modules/@modelcontextprotocol/server-memory/dist/index.js], env: {MEMORY_FILE_PATH: /tmp/memory.jsonl}}]";
+      await must(bench.user(`sed -i 's|^spec:|spec:\\n  mcp_servers: ${server}|' ~/.aegis/edge/aegis-config.yaml`));
+      const call = "aegis edge fleet run --yes --target @bench --context operator --tool mcp.memory.read_graph -o json";
+      await must(bench.user(`cp ~/unit ${unit}; aegis edge service reinstall`));
+      const refused = await bench.operator(call);
+      expect(refused.said).toContain("node needs executable memory");
+      expect(refused.said).toContain("aegis edge service reinstall --allow-jit");
+      await must(bench.user("aegis edge service reinstall --allow-jit"));
+      const answered = await bench.operator(call);
+      expect(answered).toMatchObject({ exit: 0, said: expect.stringContaining("entities") });
+      await must(bench.user("sed -i '/^  mcp_servers:/d' ~/.aegis/edge/aegis-config.yaml"));
+    },
+    60_000,
   );
 
   onSystemd(

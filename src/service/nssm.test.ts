@@ -75,6 +75,32 @@ test("a user's own folder is no place for what runs as LocalSystem", () => {
   expect(isProtectedPlace("C:\\x\\aegis.exe", {})).toBe(false);
 });
 
+test("nssm that is missing, a service that is paused and a terminal without rights are said with what to do", async () => {
+  const flags = { allow: [], allowUserBus: false, allowJit: false, allowUnsandboxed: false };
+  const service = { ...spec, ...flags, home: "C:\\Users\\Ann Lee", runAs: null, notify: "main" as const };
+  const ends = (status: number | null, stdout = "", stderr = "") => {
+    const asked: string[] = [];
+    const run = async (program: string) => {
+      asked.push(program);
+      return { status, stdout, stderr };
+    };
+    return { asked, options: { env: {}, run } };
+  };
+  const none = ends(null);
+  const missing = await nssm.obstacle(service, none.options);
+  expect(none.asked).toEqual(["C:\\Program Files\\aegis\\nssm64.exe", "nssm64.exe", "nssm.exe"]);
+  expect(missing?.message).toBe(`nssm64.exe is neither beside ${spec.executable} nor on the Path`);
+  expect(missing?.hint).toContain("install aegis again");
+
+  expect(await nssm.status(service, ends(0, "SERVICE_PAUSED\r\n").options)).toMatchObject({
+    ...{ state: "failed", detail: "it ended too often in a row; aegis edge service restart" },
+  });
+  await expect(nssm.restart(service, ends(1, "", "OpenService(): Access is denied.").options)).rejects.toMatchObject({
+    message: expect.stringContaining("Access is denied"),
+    hint: expect.stringContaining("Run as administrator"),
+  });
+});
+
 const listed = (path: string, ...entries: string[]) =>
   `${path} ${entries.join(`\r\n${" ".repeat(path.length + 1)}`)}\r\n\r\nSuccessfully processed 1 files; Failed processing 0 files\r\n`;
 

@@ -2,7 +2,7 @@
 import { chmodSync, copyFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { executable } from "./aegis.ts";
+import { executable as builtExecutable } from "./aegis.ts";
 
 const script = join(import.meta.dir, "systemd-bench.sh");
 
@@ -29,6 +29,8 @@ export interface SystemdBench {
 export interface BenchOptions {
   /** Another root file system, such as one made by debootstrap. */
   rootFolder?: string;
+  /** Another executable than the one that was built for this machine. */
+  executable?: string;
   /** Where the executable lies inside. */
   place?: string;
   /** The controller and its operator run a copy of the executable, as on another machine: no page of it is shared. */
@@ -39,6 +41,7 @@ export interface BenchOptions {
 
 export async function systemdBench({
   rootFolder,
+  executable = builtExecutable,
   place = "/usr/local/bin/aegis",
   apart = false,
   binds = {},

@@ -9,7 +9,7 @@ import { controllerStatus, installController, uninstallController } from "../../
 import { controllerUnitPath } from "../../service/controller-unit.ts";
 import { command } from "../command.ts";
 import { statusRows } from "../edge/service-control.ts";
-import { notifyAccess, stableExecutable } from "../edge/service-spec.ts";
+import { notifyAccess, stableExecutable, warnOfNotify } from "../edge/service-spec.ts";
 import { controllerDir, outputFlag, printResult } from "../options.ts";
 import { facts } from "../terminal.ts";
 
@@ -48,6 +48,7 @@ that directory, in a sandbox that shows it nothing else. Waits until it serves. 
     const user = await ownerOf(dataDir, run);
     const executable = await stableExecutable();
     const notify = await notifyAccess();
+    warnOfNotify(notify, given.terminal);
     const { written, status } = await installController({ executable, dataDir, user, notify }, run);
     const shown = { unit: controllerUnitPath, written, state: status.state, pid: status.pid, user, data_dir: dataDir };
     await printResult(given, given.args.output, shown, () =>

@@ -9,7 +9,7 @@ import type { ServiceSpec } from "../../service/spec.ts";
 import { command, type Given, type Surroundings } from "../command.ts";
 import { outputFlag, printResult } from "../options.ts";
 import { facts } from "../terminal.ts";
-import { installFlags, installOptions, plainFlags, serviceSpec } from "./service-spec.ts";
+import { installFlags, installOptions, plainFlags, serviceSpec, warnOfNotify } from "./service-spec.ts";
 
 const args = { ...installFlags, output: outputFlag };
 
@@ -64,6 +64,7 @@ export async function installAfterEnrollment(
   const flags = { ...plainFlags, system, "allow-unsandboxed": unsandboxed };
   try {
     const spec = await serviceSpec(flags, allow, around);
+    warnOfNotify(spec.notify, around.terminal);
     const options = installOptions(spec.stateDir, force ? "force" : "refuse", around);
     const { status, notConnected } = await installService(spec, options);
     const connection = notConnected === null ? "connected" : `not connected yet: ${notConnected}`;
@@ -82,6 +83,7 @@ async function installAndTell(spec: ServiceSpec, given: Given<typeof args>, anew
   const { terminal } = given;
   const conflicts = given.args.force ? "force" : given.args["keep-existing"] ? "keep" : "refuse";
   const options = installOptions(spec.stateDir, conflicts, given);
+  warnOfNotify(spec.notify, terminal);
   if (anew) await uninstall(spec, options);
   await allowInPolicy(spec);
   const { written, status, notConnected } = await installService(spec, options);

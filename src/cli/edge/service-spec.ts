@@ -123,6 +123,14 @@ export async function notifyAccess(): Promise<"main" | "all"> {
   return (await canNotify()) ? "main" : "all";
 }
 
+/** Said at every installation that is less than it could be. */
+export function warnOfNotify(notify: "main" | "all", terminal: Surroundings["terminal"]): void {
+  if (notify === "all" && process.platform === "linux")
+    terminal.warn(
+      "this executable has no native parts: it tells that it is ready through systemd-notify (NotifyAccess=all), and so could a tool",
+    );
+}
+
 /** What manager and commands need of this machine. */
 export function installOptions(
   stateDir: string,
