@@ -31,7 +31,9 @@ function rootOf(name: string): string {
 }
 
 const env = suite === undefined ? process.env : { ...process.env, AEGIS_SYSTEMD_ROOT: rootOf(suite) };
-const files = ["service", "service-notify", "service-trouble", "sandbox", "hidden"].map((name) => `./test/${name}.test.ts`);
+const files = ["service", "service-notify", "service-trouble", "sandbox", "hidden"].map(
+  (name) => `./test/${name}.test.ts`,
+);
 const run = Bun.spawnSync([process.execPath, "test", "--timeout=120000", ...files], {
   cwd: root,
   env,
