@@ -478,6 +478,8 @@ describe("43 settings that a controller pushes", () => {
     capabilities: { custom_labels: {} },
     secrets: {},
     observability: { log_level: "error" },
+    otlp: { endpoint: "https://evil.example:4317" },
+    "spec.observability.otlp": { endpoint: "https://evil.example:4317" },
     "spec.trusted_operators": [],
     constructor: {},
     heartbeat_interval_ms: 1,

@@ -4,10 +4,11 @@ import { randomBytes } from "node:crypto";
 import { appendFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { lastFlushMs } from "../src/telemetry/telemetry.ts";
-import { eventually, type Running, socketsOf } from "./support/aegis.ts";
+import { eventually, executable, type Running, socketsOf } from "./support/aegis.ts";
 import { type Host, type Installation, installation, jsonOf } from "./support/installation.ts";
 import { needs } from "./support/needs.ts";
 import { type OtlpReceiver, otlpReceiver, type ReceivedSpan } from "./support/otlp-receiver.ts";
+import { writeXorExecute } from "./support/write-xor-execute.ts";
 
 // Every step is a process of its own, on a machine that may be busy.
 setDefaultTimeout(60_000);
@@ -217,6 +218,17 @@ needs("linux")("a host has one connection more, and none of either kind when no 
   const resources = [...collector.spans, ...collector.lines].map(({ resource }) => resource["aegis.host"]);
   expect(resources).not.toContain("quiet");
   expect(collector.exports.length).toBeGreaterThanOrEqual(before);
+});
+
+needs("linux", "command:python3")("a daemon that may not make memory executable tells its collector too", async () => {
+  expect(await host.daemon?.stop()).toBe(0);
+  const confined = host.startProgram([...writeXorExecute, executable, "edge", "run"]);
+  await confined.until(/"event":"connected"/);
+  const trace = newTrace();
+  expect((await call(trace, "uname")).exit).toBe(0);
+  await eventually("its span has come", () => collector.spans.some(named("tool cmd.run", trace.traceId)));
+  expect(await confined.stop()).toBe(0);
+  await host.connect();
 });
 
 test("a collector that hangs, refuses or is gone costs no call anything, and the end no more than its bound", async () => {

@@ -25,6 +25,7 @@ import {
   socketsOf,
 } from "./support/aegis.ts";
 import { needs } from "./support/needs.ts";
+import { writeXorExecute } from "./support/write-xor-execute.ts";
 
 // Every step is a process of its own, on a machine that may be busy.
 setDefaultTimeout(60_000);
@@ -533,15 +534,7 @@ describe("dev", () => {
 needs("linux", "command:python3")("a daemon that may not make memory executable takes calls all the same", async () => {
   const machine = place.machine("wx");
   await enroll(machine, "wx");
-  // prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN), and proof that it holds; it stays across exec.
-  const script = [
-    "import ctypes, os, sys",
-    "libc = ctypes.CDLL(None, use_errno=True)",
-    "assert libc.prctl(65, 1, 0, 0, 0) == 0, os.strerror(ctypes.get_errno())",
-    "assert libc.prctl(66, 0, 0, 0, 0) == 1",
-    "os.execv(sys.argv[1], sys.argv[1:])",
-  ].join("\n");
-  const daemon = machine.startProgram(["python3", "-c", script, executable, "edge", "run"]);
+  const daemon = machine.startProgram([...writeXorExecute, executable, "edge", "run"]);
   await daemon.until(/"event":"connected"/);
   expect(await operator.run("edge", "exec", "wx", "--", "uname")).toEqual({ exit: 0, stdout: "Linux\n", stderr: "" });
   daemon.signal("SIGTERM");

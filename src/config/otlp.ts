@@ -33,6 +33,8 @@ const defaultPort = 4317;
 /** gRPC's own names, and binary ones, are not for settings. */
 const headerForm = /^(?!grpc-|te$|content-type$|user-agent$)[a-z0-9_.-]{1,64}$(?<!-bin)/;
 const headerName = z.string().regex(headerForm, "expected a gRPC header in lower case");
+export const isHeaderValue = (text: string): boolean => /^[\x20-\x7e]{1,4096}$/.test(text);
+export const headerRule = "expected up to 4096 printable ASCII characters";
 const attribute = z.string().regex(/^[a-z][a-z0-9_.]{0,127}$/, "expected a name such as deployment.environment");
 
 const endpoint = z.string().refine((text) => parseOtlpEndpoint(text) !== null, {
@@ -54,8 +56,7 @@ const headers = z
     const problem = (message: string) => context.addIssue({ code: "custom", message });
     for (const [name, value] of Object.entries(all))
       if (!headerForm.test(name)) problem(`${JSON.stringify(name)}: expected a gRPC header in lower case`);
-      else if (typeof value !== "string" || !/^[\x20-\x7e]{1,4096}$/.test(value))
-        problem(`${name}: expected up to 4096 printable ASCII characters`);
+      else if (typeof value !== "string" || !isHeaderValue(value)) problem(`${name}: ${headerRule}`);
   })
   .transform((all) => all as Record<string, string>);
 

@@ -1,5 +1,7 @@
 /** The OTLP/gRPC collector: one connection, made when there is something to send and to no other place than was named. */
-import { Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
+import { isIP } from "node:net";
+import { checkServerIdentity } from "node:tls";
+import { Client, credentials, Metadata, type ServiceError, status, type VerifyOptions } from "@grpc/grpc-js";
 import type { OtlpConfig } from "../config/otlp.ts";
 import { systemAuthorities } from "../platform/authorities.ts";
 import type { Clock } from "../platform/clock.ts";
@@ -42,14 +44,21 @@ export interface Collector {
 
 const asIs = (bytes: Buffer): Buffer => bytes;
 
+/** grpc-js asks TLS for its target by name, which no address is; the certificate is held against the address all the same. */
+const nameOfAddresses = "address.invalid";
+
 /** Throws `config_invalid` where SSL_CERT_FILE is no good. */
 export function openCollector({ config, headers, env, clock, onTrouble }: CollectorOptions): Collector {
   const { host, port, tls, caPem } = config;
   const authorities = () => Buffer.from(caPem ?? systemAuthorities(env).join("\n"));
+  const identity: VerifyOptions = isIP(host)
+    ? { checkServerIdentity: (_name, certificate) => checkServerIdentity(host, certificate) }
+    : {};
   const client = new Client(
     `dns:${host.includes(":") ? `[${host}]` : host}:${port}`,
-    tls ? credentials.createSsl(authorities()) : credentials.createInsecure(),
+    tls ? credentials.createSsl(authorities(), null, null, identity) : credentials.createInsecure(),
     {
+      ...(isIP(host) ? { "grpc.ssl_target_name_override": nameOfAddresses } : {}),
       // A variable for other programs must not lead this elsewhere.
       "grpc.enable_http_proxy": 0,
       "grpc.primary_user_agent": `aegis/${version}`,
@@ -58,7 +67,7 @@ export function openCollector({ config, headers, env, clock, onTrouble }: Collec
     },
   );
   const metadata = new Metadata();
-  for (const [name, value] of Object.entries(headers)) metadata.set(name, value.reveal().trimEnd());
+  for (const [name, value] of Object.entries(headers)) metadata.set(name, value.reveal());
   const hurried = new AbortController();
   const closed = new AbortController();
 

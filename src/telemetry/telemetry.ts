@@ -1,8 +1,8 @@
 /** Traces and logs for a collector of the owner's choosing; where none is named, nothing of it is even loaded. */
-import type { OtlpConfig } from "../config/otlp.ts";
+import { headerRule, isHeaderValue, type OtlpConfig } from "../config/otlp.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
-import type { Log, LogLevel, Secret } from "../platform/log.ts";
+import { type Log, type LogLevel, Secret } from "../platform/log.ts";
 import type { Environment } from "../platform/paths.ts";
 import { noTracer, type Tracer } from "../platform/tracer.ts";
 
@@ -47,7 +47,7 @@ export async function openTelemetry(options: TelemetryOptions): Promise<Telemetr
   }
 }
 
-/** Throws `config_invalid` for a secret that this host does not keep. */
+/** Throws `config_invalid` for a secret that this host does not keep, or that is no header. */
 export async function headersOf(
   { headers, secretHeaders }: OtlpConfig,
   secret: TelemetryOptions["secret"],
@@ -59,7 +59,17 @@ export async function headersOf(
       throw new AegisError("config_invalid", `secret_headers.${header}: this host keeps no secret named ${name}`, {
         hint: `aegis edge secret set ${name}, then restart the daemon`,
       });
-    all[header] = value;
+    const text = value.reveal().trim();
+    // gRPC would print it with its complaint.
+    if (!isHeaderValue(text))
+      throw new AegisError(
+        "config_invalid",
+        `secret_headers.${header}: the secret ${name} is no header: ${headerRule}`,
+        {
+          hint: `aegis edge secret set ${name}, then restart the daemon`,
+        },
+      );
+    all[header] = new Secret(text);
   }
   return all;
 }
