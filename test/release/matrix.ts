@@ -245,7 +245,7 @@ describe("windows-x64 under wine", () => {
   );
 
   needs("command:wine", "command:x86_64-w64-mingw32-gcc")(
-    "NSSM keeps it running: enrolled, called, restarted in order, started again after a crash, rotated by name, removed",
+    "NSSM keeps it running: enrolled, called, restarted in order, started again after a crash, its log rotated, removed",
     async () => {
       windows?.destroy();
       windows = await wine();
@@ -276,6 +276,12 @@ describe("windows-x64 under wine", () => {
       expect((await service("logs", "--lines", "500"))?.said).toContain('"event":"connected"');
       const nssm = (...words: string[]) => windows?.run([join(programs, "nssm64.exe"), ...words]);
       expect((await nssm("get", "aegis-edge", "AppRotateBytes"))?.said.replace(/\0/g, "")).toContain("10485760");
+      // With less than it has written already, the log goes aside at the next start, under a name with the time.
+      expect((await nssm("set", "aegis-edge", "AppRotateBytes", "100"))?.exit).toBe(0);
+      expect((await service("restart"))?.said).toBe("restarted and connected\n");
+      const logs = readdirSync(join(log, ".."));
+      expect(logs.filter((name) => /^aegis-edge\.err-\d{8}T\d{6}.*\.log$/.test(name)).length).toBeGreaterThan(0);
+      expect(logs).toContain("aegis-edge.err.log");
       expect((await service("status"))?.said).toContain("running");
       expect((await service("uninstall"))?.said).toBe("removed aegis-edge (nssm)\n");
       expect((await service("uninstall"))?.said).toBe("no service of ours is installed\n");
