@@ -125,9 +125,11 @@ describe("service.status", () => {
 
   withSystemctl("says why nothing could be asked, and what to do", async () => {
     const bus = "Failed to connect to bus: No medium found";
-    expect(await refusalOf(setup({ stderr: bus, code: 1 }).status, { user: true })).toBe(
-      `${bus}; the daemon's sandbox hides the user's own services: aegis edge service reinstall --allow-user-bus`,
-    );
+    const newer = "Failed to connect to user scope bus via local transport: No such file or directory";
+    for (const said of [bus, newer])
+      expect(await refusalOf(setup({ stderr: said, code: 1 }).status, { user: true })).toBe(
+        `${said}; the daemon's sandbox hides the user's own services: aegis edge service reinstall --allow-user-bus`,
+      );
     expect(await refusalOf(setup({ stderr: bus, code: 1 }).status, {})).toBe(
       `${bus}; this host is not run by systemd, or hides it`,
     );

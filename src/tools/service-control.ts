@@ -158,7 +158,8 @@ async function ask(
 }
 
 function hint(said: string, user: boolean): string {
-  if (/Failed to connect to bus|not been booted with systemd/.test(said))
+  // From 256 on systemd names the scope as well.
+  if (/Failed to connect to (?:(?:user|system) scope )?bus|not been booted with systemd/.test(said))
     return user
       ? "; the daemon's sandbox hides the user's own services: aegis edge service reinstall --allow-user-bus"
       : "; this host is not run by systemd, or hides it";
