@@ -7,7 +7,7 @@ import type { SigningKey } from "../envelope/public-key.ts";
 import { progressChain, signReceipt } from "../envelope/receipt.ts";
 import { type Digest, digestOf } from "../envelope/statement.ts";
 import type { Clock } from "../platform/clock.ts";
-import { bytesOfCall, type Garbage } from "../platform/garbage.ts";
+import type { Garbage } from "../platform/garbage.ts";
 import { limits } from "../platform/limits.ts";
 import type { Log } from "../platform/log.ts";
 import { untilAbort } from "../platform/until-abort.ts";
@@ -237,7 +237,7 @@ export function createOutbox({ nodeId, nodeKey, clock, log, garbage }: OutboxOpt
           const key = nodeKey();
           const receiptSig = signReceipt(key, { nodeId, commandId, commandBody, result: bytes });
           const body = SealedResult.encode({ result: bytes, receiptSig, keyId: key.keyId }).finish();
-          garbage?.passed(bytesOfCall + body.length);
+          garbage?.passed(body.length);
           results.push({ commandId, body, since: clock.monotonic() });
           prune();
           sender?.send("result", body);

@@ -23,13 +23,13 @@ function collections(mebibytes: number, tookMs: number): number[] {
   return at;
 }
 
-test("is collected every 16 MiB, and not before", () => {
-  expect(collectEveryBytes).toBe(16 * MiB);
-  expect(collections(50, 0)).toEqual([16, 32, 48]);
+test("is collected every 32 MiB, and not before", () => {
+  expect(collectEveryBytes).toBe(32 * MiB);
+  expect(collections(100, 0)).toEqual([32, 64, 96]);
 });
 
 test("takes a tenth of the time at most, however long a collection takes", () => {
-  expect(collections(500, 20)).toEqual([16, 196, 376]);
+  expect(collections(500, 20)).toEqual([32, 212, 392]);
 });
 
 test("is really collected", () => {

@@ -4,14 +4,12 @@
  */
 
 export interface Garbage {
-  /** So many bytes passed through; or a call, counted as what it leaves behind. */
+  /** So many bytes passed through. */
   passed(bytes: number): void;
 }
 
 /** Passed bytes until the next collection: each makes two to six of garbage on its way. */
-export const collectEveryBytes = 16 * 1024 * 1024;
-/** What one call leaves behind besides its output, in bytes. */
-export const bytesOfCall = 128 * 1024;
+export const collectEveryBytes = 32 * 1024 * 1024;
 /** A collection takes longer the more a process holds; this part of the time goes to them at most. */
 const shareOfTime = 0.1;
 
