@@ -63,10 +63,19 @@ function Uninstall-Aegis([string] $Folder) {
     if (Get-Service -Name 'aegis-edge' -ErrorAction SilentlyContinue) {
         throw 'aegis: the service aegis-edge is still installed; first: aegis edge logout; aegis edge service uninstall'
     }
-    if ($env:AEGIS_DRY_RUN) { Write-Host "would remove $Folder"; return }
+    if ($env:AEGIS_DRY_RUN) { Write-Host "would remove aegis from $Folder"; return }
     & $executable install path remove
-    Remove-Item -LiteralPath $Folder -Recurse -Force
-    Write-Host "removed $Folder; keys and settings stay in $env:USERPROFILE\.aegis"
+    # Only what is ours: the folder may be one that somebody else uses too.
+    Get-ChildItem -LiteralPath $Folder -File |
+        Where-Object { $_.Name -match '^(aegis|nssm64)\.exe($|\.(new|previous|old-|running-))' } |
+        ForEach-Object { Remove-Item -LiteralPath $_.FullName -Force }
+    if (-not (Get-ChildItem -LiteralPath $Folder -Force)) { Remove-Item -LiteralPath $Folder }
+    Write-Host "removed aegis from $Folder; keys and settings stay in $env:USERPROFILE\.aegis"
+}
+
+# Whether version $Left comes before $Right: numbers only, a suffix such as -rc.1 is not compared.
+function Test-AegisOlder([string] $Left, [string] $Right) {
+    return [Version] ($Left -replace '-.*$', '') -lt [Version] ($Right -replace '-.*$', '')
 }
 
 function Install-Aegis {
@@ -97,6 +106,15 @@ function Install-Aegis {
         if ($env:AEGIS_VERSION -and $env:AEGIS_VERSION -ne $version) {
             throw "aegis: this is aegis $version, not the $env:AEGIS_VERSION that was asked for"
         }
+        # A mirror can sign nothing, but it could hand out an old release for the latest.
+        $present = Join-Path $folder 'aegis.exe'
+        if (-not $env:AEGIS_VERSION -and (Test-Path -LiteralPath $present)) {
+            # One that does not run is replaced by whatever does.
+            try { $before = (& $present --version) -join '' } catch { $before = '' }
+            if ($before -match '^aegis (\d+\.\d+\.\d+.*)$' -and (Test-AegisOlder $version $Matches[1])) {
+                throw "aegis: the release is $version, which is older than the $before that is there; if you want it, set AEGIS_VERSION"
+            }
+        }
         if ($env:AEGIS_DRY_RUN) { Write-Host "would install aegis $version to $folder"; return }
 
         $archive = Join-Path $scratch $name
@@ -113,19 +131,22 @@ function Install-Aegis {
         New-Item -ItemType Directory -Force -Path $folder | Out-Null
         foreach ($file in 'nssm64.exe', 'aegis.exe') {
             $target = Join-Path $folder $file
+            Remove-Item -Path "$target.old-*" -Force -ErrorAction SilentlyContinue
             $aside = "$target.old-" + [Guid]::NewGuid().ToString('N')
             Copy-Item -LiteralPath (Join-Path $fresh $file) -Destination "$target.new" -Force
             # A running executable can be renamed but not overwritten.
             if (Test-Path -LiteralPath $target) { Move-Item -LiteralPath $target -Destination $aside }
             try { Move-Item -LiteralPath "$target.new" -Destination $target }
-            catch {
-                if (Test-Path -LiteralPath $aside) { Move-Item -LiteralPath $aside -Destination $target }
-                throw
+            finally {
+                if ((Test-Path -LiteralPath $aside) -and -not (Test-Path -LiteralPath $target)) {
+                    Move-Item -LiteralPath $aside -Destination $target
+                }
             }
             Remove-Item -LiteralPath $aside -Force -ErrorAction SilentlyContinue
         }
         $executable = Join-Path $folder 'aegis.exe'
         & $executable install path
+        if ($LASTEXITCODE -ne 0) { throw "aegis: $executable is installed, but could not be put into your Path" }
         Write-Host "aegis $version is installed: $executable"
         Write-Host 'Next, in a new window, to make this machine a host: aegis edge enroll TOKEN'
     }

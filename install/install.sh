@@ -15,7 +15,10 @@
 set -u
 
 base_url=${AEGIS_BASE_URL:-https://get.100monkeys.ai}
-scratch=
+scratch='' beside=''
+
+# What a mirror may send at most, in the blocks of ulimit: 512 bytes, and 1024 in bash.
+list_blocks=128 archive_blocks=524288
 
 release_key() {
   cat <<'KEY'
@@ -39,7 +42,8 @@ has() { command -v "$1" >/dev/null 2>&1; }
 
 clean_up() {
   [ -z "$scratch" ] || rm -rf "$scratch"
-  scratch=
+  [ -z "$beside" ] || rm -f "$beside"
+  scratch='' beside=''
 }
 
 usage() {
@@ -110,7 +114,7 @@ check_linux() {
       fi
       ;;
   esac
-  if [ "$cpu" = x64 ] && [ -r /proc/cpuinfo ] && ! grep -q '\bavx2\b' /proc/cpuinfo; then
+  if [ "$cpu" = x64 ] && [ -r /proc/cpuinfo ] && ! grep -qw avx2 /proc/cpuinfo; then
     fail "this processor lacks AVX2, which aegis needs (Intel since 2013, AMD since 2015)"
   fi
 }
@@ -129,6 +133,32 @@ choose_directory() {
     /*) ;;
     *) fail "the folder $dir is not an absolute path" "set AEGIS_INSTALL_DIR to one" ;;
   esac
+  [ ! -d "$dir/aegis" ] || fail "$dir/aegis is a folder" "move it away, or set AEGIS_INSTALL_DIR to another place"
+  case $(readlink "$dir/aegis" 2>/dev/null) in
+    *Cellar/*) fail "$dir/aegis belongs to Homebrew" "brew upgrade aegis-cli, or first: brew uninstall aegis-cli" ;;
+  esac
+}
+
+# older A B: whether version A comes before B. Numbers decide; with equal ones, a version with a suffix comes before one
+# without, and two suffixes are not compared.
+older() {
+  printf '%s\n%s\n' "$1" "$2" | sed 's/-/./' | awk -F. '
+    NR == 1 { for (i = 1; i <= 3; i++) was[i] = $i + 0; suffix = NF > 3; next }
+    {
+      for (i = 1; i <= 3; i++) if (was[i] != $i + 0) exit (was[i] > $i + 0)
+      exit !(suffix && NF == 3)
+    }'
+}
+
+# A mirror can sign nothing, but it could hand out an old release for the latest.
+refuse_older() {
+  [ -z "${AEGIS_VERSION:-}" ] && [ -z "$from_file" ] || return 0
+  case $before in
+    "aegis "[0-9]*.[0-9]*.[0-9]*)
+      ! older "$version" "${before#aegis }" ||
+        fail "$where offers $version, which is older than the $before that is there" "nothing was changed; if you want it: AEGIS_VERSION=$version"
+      ;;
+  esac
 }
 
 # fetch NAME FILE
@@ -140,18 +170,32 @@ fetch() {
   fi
   url=$where/$1
   case $url in
-    https://* | http://127.0.0.1[:/]* | http://localhost[:/]*) ;;
+    http://*@*) fail "$base_url is not an https address" ;;
+    https://*) redirects='=https' ;;
+    http://127.0.0.1[:/]* | http://localhost[:/]*) redirects='=http,https' ;;
     *) fail "$base_url is not an https address" ;;
   esac
+  quiet=-q blocks=$list_blocks
+  case $1 in
+    *.tar.*)
+      blocks=$archive_blocks
+      [ ! -t 2 ] || quiet=--progress-bar
+      ;;
+  esac
   if has curl; then
-    quiet=-sS
-    case $1 in *.tar.*) [ ! -t 2 ] || quiet=--progress-bar ;; esac
-    curl -fL $quiet --retry 2 --connect-timeout 20 -o "$2" "$url" || fail "cannot download $url" "check the network; behind a proxy set https_proxy"
+    [ "$quiet" != -q ] || quiet=-sS
+    # A mirror that sends for ever, or next to nothing, is given up.
+    (ulimit -f "$blocks" && exec curl -fL "$quiet" --proto-redir "$redirects" --retry 2 --connect-timeout 20 \
+      --speed-limit 1000 --speed-time 60 -o "$2" "$url")
   elif has wget; then
-    wget -q -O "$2" "$url" || fail "cannot download $url" "check the network; behind a proxy set https_proxy"
+    if [ "$quiet" != -q ]; then
+      if wget --help 2>&1 | grep -q -e --show-progress; then quiet='-q --show-progress'; else quiet=; fi
+    fi
+    # shellcheck disable=SC2086 # none, one or two words
+    (ulimit -f "$blocks" && exec wget $quiet -O "$2" "$url")
   else
     fail "neither curl nor wget is here" "install one of them, or use --from with a downloaded release"
-  fi
+  fi || fail "cannot download $url" "check the network; behind a proxy set https_proxy"
 }
 
 sha256_of() {
@@ -212,11 +256,12 @@ unpack() {
 # The copy lies beside its place, so that the last step is one rename: always the old one or the new one.
 place() {
   mkdir -p "$dir" || fail "cannot make $dir" "set AEGIS_INSTALL_DIR to a folder that you can write"
-  beside=$dir/.aegis.new.$$
+  # Made new under a name that nobody can foresee: nothing that others put there is written through.
+  beside=$(mktemp "$dir/.aegis.new.XXXXXX") || fail "cannot write into $dir; what was there is unchanged" "set AEGIS_INSTALL_DIR to a folder that you can write"
   if ! cp "$new" "$beside" || ! chmod 755 "$beside" || ! mv -f "$beside" "$dir/aegis"; then
-    rm -f "$beside"
     fail "cannot write $dir/aegis; what was there is unchanged" "is there room, and may you write there? Else set AEGIS_INSTALL_DIR"
   fi
+  beside=
 }
 
 tell() {
@@ -249,6 +294,9 @@ uninstall() {
 }
 
 main() {
+  [ -z "${ZSH_VERSION:-}" ] || emulate sh
+  # Folders and files of ours are for everybody to read and for their owner to write.
+  umask 022
   read_options "$@"
   if [ "$action" = uninstall ]; then
     uninstall
@@ -277,6 +325,7 @@ main() {
   choose_archive
   before=
   [ ! -x "$dir/aegis" ] || before=$("$dir/aegis" --version 2>/dev/null || echo "an aegis that does not run")
+  refuse_older
   if [ "$dry_run" = yes ]; then
     say "would install aegis $version from $where/$archive to $dir/aegis${before:+, replacing $before}"
     return
@@ -288,4 +337,5 @@ main() {
   [ "$restart" = no ] || "$dir/aegis" edge service restart || fail "aegis is installed, but the service did not restart" "aegis edge service status"
 }
 
-main "$@"
+# In braces, so that no part of this line is a command of its own.
+{ main "$@"; }

@@ -14,10 +14,15 @@ export interface ReleaseKey {
   sign(message: Uint8Array): Uint8Array;
 }
 
-/** From the file AEGIS_RELEASE_KEY_FILE, else the PEM text AEGIS_RELEASE_KEY, else the key that everybody knows. */
+/**
+ * From the file AEGIS_RELEASE_KEY_FILE, else the PEM text AEGIS_RELEASE_KEY, else the key that everybody knows. Throws for
+ * one that is empty: a secret that a build machine was not given must not end in a release that anybody can sign.
+ */
 export function releaseKey(env: Readonly<Record<string, string | undefined>>): ReleaseKey {
+  for (const name of ["AEGIS_RELEASE_KEY_FILE", "AEGIS_RELEASE_KEY"])
+    if (env[name] === "") throw new Error(`${name} is empty; unset it to sign with the key that everybody knows`);
   const pem = env.AEGIS_RELEASE_KEY_FILE ? readFileSync(env.AEGIS_RELEASE_KEY_FILE, "utf8") : env.AEGIS_RELEASE_KEY;
-  if (pem === undefined || pem === "") return { ...signer(wellKnownSecret), isTestKey: true };
+  if (pem === undefined) return { ...signer(wellKnownSecret), isTestKey: true };
   const key = createPrivateKey(pem);
   if (key.asymmetricKeyDetails?.namedCurve !== "prime256v1")
     throw new Error(

@@ -117,8 +117,12 @@ function pack(
   return [`${name}.tar.gz`, `${name}.tar.xz`];
 }
 
+/** As the manifest says it. */
+export const signedBy = (key: ReleaseKey): string =>
+  key.isTestKey ? "the test key that everybody knows: not for use" : "the project's release key";
+
 /** The installer with this release's public key in the place of the one that everybody knows. */
-function installer(name: string, key: ReleaseKey): string {
+export function installer(name: string, key: ReleaseKey): string {
   const source = readFileSync(join(root, "install", name), "utf8");
   const known = releaseKey({}).publicPem.trim();
   if (!source.includes(known))
@@ -169,7 +173,7 @@ export async function release({ out, targets, env }: ReleaseOptions): Promise<vo
         ...(target.os === "linux" ? { minimum_glibc: "2.17" } : {}),
       };
     });
-    const signedWith = key.isTestKey ? "the test key that everybody knows: not for use" : "the project's release key";
+    const signedWith = signedBy(key);
     const manifest = {
       name: "aegis",
       version,

@@ -11,6 +11,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -88,7 +89,7 @@ const versionOf = (folder: string) => Bun.spawnSync([join(folder, "aegis"), "--v
 const online = needs("command:curl");
 
 describe("a new installation", () => {
-  for (const shell of [["bash"], ["bash", "--posix"], ["dash"], ["zsh", "--emulate", "sh"], ["busybox", "ash"]])
+  for (const shell of [["bash"], ["bash", "--posix"], ["dash"], ["zsh"], ["busybox", "ash"]])
     needs(`command:${shell[0] ?? ""}`, "command:curl")(`in ${shell.join(" ")}, piped as the page says`, async () => {
       const folder = newFolder();
       const { exit, said } = await install({
@@ -141,6 +142,75 @@ describe("a new installation", () => {
       exit: 1,
       said: expect.stringContaining("HOME is not set and /usr/local/bin cannot be written"),
     });
+  });
+
+  needs("command:wget", "command:openssl")("needs neither curl nor sha256sum where wget and openssl are", async () => {
+    const folder = newFolder();
+    const env = { PATH: withoutCommands("curl", "sha256sum", "shasum"), AEGIS_INSTALL_DIR: folder };
+    expect(await install({ env: { ...env, AEGIS_VERSION: olderVersion } })).toMatchObject({ exit: 0 });
+    expect(versionOf(folder)).toBe(`aegis ${olderVersion}\n`);
+    web.cutAfter = 100;
+    const cut = await install({ env });
+    web.cutAfter = null;
+    expect(cut).toMatchObject({ exit: 1, said: expect.stringContaining("is damaged") });
+    const absent = await install({ env: { ...env, AEGIS_VERSION: "7.7.7" } });
+    expect(absent).toMatchObject({ exit: 1, said: expect.stringContaining("cannot download") });
+    expect(versionOf(folder)).toBe(`aegis ${olderVersion}\n`);
+  });
+
+  for (const [downloader, other] of [
+    ["curl", "wget"],
+    ["wget", "curl"],
+  ] as const)
+    needs("command:script", `command:${downloader}`)(
+      `shows ${downloader}'s progress on a terminal, and none elsewhere`,
+      async () => {
+        const path = withoutCommands(other);
+        const env = () => ({ PATH: path, AEGIS_VERSION: olderVersion, AEGIS_INSTALL_DIR: newFolder() });
+        expect((await install({ env: env() })).said).not.toContain("100");
+        const child = Bun.spawn(["script", "-qec", `sh ${script}`, "/dev/null"], {
+          cwd: scratch,
+          env: { AEGIS_BASE_URL: web.url, ...env() },
+          stdin: "ignore",
+          stdout: "pipe",
+        });
+        expect(await new Response(child.stdout).text()).toContain("100");
+        expect(await child.exited).toBe(0);
+      },
+    );
+
+  test("has modes of its own whatever the umask, and is written through no link", async () => {
+    for (const umask of ["000", "077"]) {
+      const folder = join(newFolder(), "bin");
+      const input = `umask ${umask}; sh ${script} --from ${older.folder}\n`;
+      expect(await install({ input, env: { AEGIS_INSTALL_DIR: folder } })).toMatchObject({ exit: 0 });
+      expect(statSync(folder).mode & 0o777).toBe(0o755);
+      expect(statSync(join(folder, "aegis")).mode & 0o777).toBe(0o755);
+    }
+    const folder = newFolder();
+    mkdirSync(folder);
+    writeFileSync(join(folder, "victim"), "untouched");
+    symlinkSync("victim", join(folder, "aegis"));
+    await install({ args: ["--from", older.folder], env: { AEGIS_INSTALL_DIR: folder } });
+    expect(readFileSync(join(folder, "victim"), "utf8")).toBe("untouched");
+    expect(versionOf(folder)).toBe(`aegis ${olderVersion}\n`);
+  });
+
+  test("restarts the service when it is asked to, and says so when that fails", async () => {
+    for (const status of [0, 5]) {
+      const fake = join(scratch, "restarting-aegis");
+      const version = `[ "$1" = --version ] && echo "aegis ${olderVersion}" && exit`;
+      writeFileSync(fake, `#!/bin/sh\n${version}\necho "asked: $*"; exit ${status}\n`, { mode: 0o755 });
+      const from = miniRelease(olderVersion, fake);
+      const env = { AEGIS_INSTALL_DIR: newFolder() };
+      const silent = await install({ args: ["--from", from.folder], env });
+      expect(silent.said).not.toContain("asked:");
+      const asked = await install({ args: ["--restart", "--from", from.folder], env });
+      expect(asked.said).toContain("asked: edge service restart");
+      expect(asked.said.includes("the service did not restart")).toBe(status !== 0);
+      expect(asked.exit).toBe(status === 0 ? 0 : 1);
+      rmSync(from.folder, { recursive: true });
+    }
   });
 
   needs(
@@ -302,10 +372,14 @@ describe("nothing is placed when", () => {
   test("the script itself is cut off, wherever", async () => {
     const text = readFileSync(script, "utf8");
     const folder = newFolder();
-    for (const part of [0.1, 0.35, 0.6, 0.85, 0.999]) {
+    // Each byte of the last line, and places all over the rest.
+    const tail = [...'{ main "$@"; }'].map((_, index) => text.length - 2 - index);
+    const cuts = [...tail, ...Array.from({ length: 24 }, (_, index) => Math.floor((text.length * index) / 24))];
+    for (const cut of cuts) {
       await install({
-        shell: ["bash"],
-        input: text.slice(0, Math.floor((text.length - 10) * part)),
+        shell: [cut % 2 === 0 ? "bash" : "sh"],
+        input: text.slice(0, cut),
+        args: ["--from", older.folder],
         env: { AEGIS_INSTALL_DIR: folder },
       });
       expect(existsSync(folder)).toBe(false);
@@ -324,6 +398,67 @@ describe("nothing is placed when", () => {
       { env: { PATH: pretending("uname", '[ "$1" = -m ] && echo x86_64 || echo FreeBSD') } },
       "there is no aegis for FreeBSD",
     ));
+  test("the system uses musl", () =>
+    survives(
+      {
+        env: {
+          PATH: `${pretending("getconf", "exit 1").split(":")[0]}:${pretending("ldd", "echo musl libc >&2; exit 1")}`,
+        },
+      },
+      "this system uses musl; aegis needs glibc 2.17 or newer",
+    ));
+  test("the place is a folder", async () => {
+    const folder = newFolder();
+    mkdirSync(join(folder, "aegis"), { recursive: true });
+    const asked = await install({ args: ["--from", older.folder], env: { AEGIS_INSTALL_DIR: folder } });
+    expect(asked).toMatchObject({ exit: 1, said: expect.stringContaining(`${folder}/aegis is a folder`) });
+    expect(readdirSync(join(folder, "aegis"))).toEqual([]);
+  });
+  test("Homebrew owns what is there", async () => {
+    const folder = newFolder();
+    const cellar = join(folder, "Cellar/aegis-cli/0.1.0/bin");
+    mkdirSync(cellar, { recursive: true });
+    copyFileSync(join(scratch, "old-aegis"), join(cellar, "aegis"));
+    symlinkSync("Cellar/aegis-cli/0.1.0/bin/aegis", join(folder, "aegis"));
+    for (const args of [["--from", older.folder], ["--uninstall"]])
+      expect(await install({ args, env: { AEGIS_INSTALL_DIR: folder } })).toMatchObject({
+        exit: 1,
+        said: expect.stringContaining("brew upgrade aegis-cli"),
+      });
+    expect(versionOf(folder)).toBe(`aegis ${olderVersion}\n`);
+  });
+  test("the release is older than what is there, and was not asked for by name", async () => {
+    for (const [before, refused] of [
+      [manifest.version, true],
+      ["10.0.0", true],
+      ["0.0.10", true],
+      [`${olderVersion}-rc.1`, false],
+      [olderVersion, false],
+      ["0.0.8", false],
+    ] as const) {
+      const folder = newFolder();
+      mkdirSync(folder);
+      writeFileSync(join(folder, "aegis"), `#!/bin/sh\necho "aegis ${before}"\n`, { mode: 0o755 });
+      const env = { AEGIS_INSTALL_DIR: folder };
+      const { exit, said } = await install({ args: ["--from", older.folder], env });
+      expect(exit).toBe(refused ? 1 : 0);
+      expect(said.includes(`offers ${olderVersion}, which is older than the aegis ${before}`)).toBe(refused);
+      expect(versionOf(folder)).toBe(`aegis ${refused ? before : olderVersion}\n`);
+      if (refused)
+        expect(await install({ args: ["--from", join(older.folder, older.archive)], env })).toMatchObject({ exit: 0 });
+    }
+  });
+  needs("command:curl")("a list never ends", () => {
+    const piece = new Uint8Array(1 << 16);
+    const endless = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      fetch: () => new Response(new ReadableStream({ pull: (controller) => controller.enqueue(piece) })),
+    });
+    return survives({ env: { AEGIS_BASE_URL: `http://127.0.0.1:${endless.port}` } }, "cannot download").finally(() =>
+      endless.stop(true),
+    );
+  });
   test("glibc is too old", () =>
     survives(
       { env: { PATH: pretending("getconf", "echo glibc 2.12") } },
@@ -391,5 +526,5 @@ needs("command:shellcheck")("install.sh is clean to shellcheck", () => {
   expect(run.stdout.toString()).toBe("");
   expect(lstatSync(installScript).mode & 0o111).toBe(0o111);
   expect(readFileSync(join(root, "install/install.ps1"), "utf8")).toEndWith("\nInstall-Aegis\n");
-  expect(readFileSync(installScript, "utf8")).toEndWith('\nmain "$@"\n');
+  expect(readFileSync(installScript, "utf8")).toEndWith('\n{ main "$@"; }\n');
 });

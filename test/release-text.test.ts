@@ -14,7 +14,8 @@ const source = readFileSync(join(root, "install/install.ps1"), "utf8");
 
 /** Cmdlets of Windows PowerShell 5.1 that the script may use; the parser takes any word for a command. */
 const cmdlets = [
-  ...["Copy-Item", "Expand-Archive", "Get-FileHash", "Get-Service", "Invoke-WebRequest", "Join-Path", "Move-Item"],
+  ...["Copy-Item", "Expand-Archive", "ForEach-Object", "Get-ChildItem", "Get-FileHash", "Get-Service"],
+  ...["Invoke-WebRequest", "Join-Path", "Move-Item"],
   ...["New-Item", "New-Object", "Out-Null", "Remove-Item", "Select-Object", "Test-Path", "Where-Object", "Write-Host"],
 ];
 

@@ -1,6 +1,9 @@
 /** `update`: this executable replaced by another release, verified with the key that is built into it. */
+import { join } from "node:path";
 import { AegisError } from "../errors.ts";
 import { systemClock } from "../platform/clock.ts";
+import { aegisHome } from "../platform/paths.ts";
+import { systemProgram } from "../platform/system-program.ts";
 import { takeRequest, writeResult } from "../release/request.ts";
 import { defaultBaseUrl, webSource } from "../release/source.ts";
 import { look, take, type UpdateOptions, undo } from "../release/update.ts";
@@ -15,9 +18,9 @@ const updateFound = 10;
 
 export default command({
   example: "aegis update --check",
-  details: `Verifies the release before it replaces anything, and keeps the old executable for --rollback. A service that runs is
-restarted; when it is not connected again within 2 minutes, the old executable comes back. AEGIS_BASE_URL names another
-place that serves the same files.`,
+  details: `Verifies the release before it replaces anything, and keeps the old executable for --rollback. A download that broke off
+goes on where it stopped, also when the command is given again. A service that runs is restarted; when it is not connected
+again within 2 minutes, the old executable comes back. AEGIS_BASE_URL names another place that serves the same files.`,
   args: {
     check: { type: "boolean", description: "only look: ends with 10 when there is a newer release" },
     version: { type: "string", valueHint: "VERSION", description: "this release, also when it is older" },
@@ -37,7 +40,8 @@ place that serves the same files.`,
       await printResult(given, args.output, { executable, rolled_back: true }, text);
       return 0;
     }
-    const options = optionsFor(executable, args.version ?? null, args.version !== undefined, given);
+    const downloads = join(aegisHome(env, given.home), "update");
+    const options = optionsFor(executable, args.version ?? null, args.version !== undefined, downloads, given);
     const found = await look(options);
     const offered = found.kind === "newer" ? found.artefact.version : version;
     if (found.kind === "current" || args.check) {
@@ -63,6 +67,7 @@ function optionsFor(
   executable: string,
   wanted: string | null,
   pinned: boolean,
+  downloads: string | null,
   { env, stop, terminal }: Surroundings,
 ): UpdateOptions {
   const onBytes = (have: number, total: number | null) => {
@@ -70,7 +75,18 @@ function optionsFor(
     if (have === total) terminal.draw("\n");
   };
   const source = webSource(env.AEGIS_BASE_URL || defaultBaseUrl, wanted, stop);
-  return { executable, current: version, target, publicPem: releaseKeyPem, source, pinned, onBytes };
+  const ours = { current: version, target, publicPem: releaseKeyPem };
+  return {
+    executable,
+    ...ours,
+    source,
+    pinned,
+    downloads,
+    clock: systemClock,
+    run: systemProgram(systemClock),
+    signal: stop,
+    onBytes,
+  };
 }
 
 /** Restarts the service and goes back when the new executable does not connect where the old one did. */
@@ -105,8 +121,8 @@ async function answerRequest(stateDir: string, given: Surroundings): Promise<num
     writeResult(stateDir, { id: request.id, ok, version: now, message, at: new Date(systemClock.now()).toISOString() });
   try {
     const executable = await ownExecutable();
-    // Never pinned: an older release is refused, whoever asks.
-    const options = optionsFor(executable, request.version, false, given);
+    // Never pinned: an older release is refused, whoever asks. Nothing is kept where the daemon's tools could reach it.
+    const options = optionsFor(executable, request.version, false, null, given);
     const found = await look(options);
     if (found.kind === "current") {
       await tell(true, version, `aegis ${version} is current`);

@@ -19,8 +19,16 @@ export interface ReleaseSource {
   download(name: string, path: string, onBytes: (have: number, total: number | null) => void): Promise<void>;
 }
 
-/** `version` null = the latest. `base` is an https URL, or http on loopback for tests and mirrors on this machine. */
+/**
+ * `version` null = the latest. `base` is an https URL, or http on loopback for tests and mirrors on this machine; anything
+ * else is `usage`.
+ */
 export function webSource(base: string, version: string | null, signal: AbortSignal): ReleaseSource {
+  const { protocol, hostname } = URL.parse(base) ?? {};
+  if (protocol !== "https:" && !(protocol === "http:" && ["127.0.0.1", "[::1]", "localhost"].includes(hostname ?? "")))
+    throw new AegisError("usage", `${base} is not an https address`, {
+      hint: "set AEGIS_BASE_URL to one, or unset it",
+    });
   const root = `${base.replace(/\/+$/, "")}/releases/${version === null ? "latest" : `v${version}`}`;
   const get = async (name: string, headers: Record<string, string> = {}): Promise<Response> => {
     const url = `${root}/${name}`;
@@ -29,18 +37,32 @@ export function webSource(base: string, version: string | null, signal: AbortSig
         throw new AegisError("cancelled", `the download of ${url} was cancelled; run it again to go on`);
       throw new AegisError("unavailable", `cannot fetch ${url}: ${cause.message}`, { cause, hint: proxyHint });
     });
-    if (response.ok) return response;
+    if (response.ok || response.status === rangeNotSatisfiable) return response;
     await response.body?.cancel();
     const code = response.status === 404 ? "not_found" : "unavailable";
     throw new AegisError(code, `${url} answered ${response.status} ${response.statusText}`.trim());
   };
+  async function* bodyOf(response: Response, url: string): AsyncGenerator<Uint8Array> {
+    if (response.status === rangeNotSatisfiable) throw new AegisError("unavailable", `${url} answered 416`);
+    try {
+      yield* response.body ?? [];
+    } catch (cause) {
+      if (signal.aborted)
+        throw new AegisError("cancelled", `the download of ${url} was cancelled; run it again to go on`);
+      throw new AegisError("unavailable", `${url} broke off: ${(cause as Error).message}`, { cause, hint: goesOn });
+    }
+  }
   return {
     where: root,
     async small(name, maxBytes) {
-      const body = new Uint8Array(await (await get(name)).arrayBuffer());
-      if (body.length > maxBytes)
-        throw new AegisError("too_large", `${root}/${name} has ${body.length} bytes, the limit is ${maxBytes}`);
-      return body;
+      const pieces: Uint8Array[] = [];
+      let have = 0;
+      for await (const piece of bodyOf(await get(name), `${root}/${name}`)) {
+        have += piece.length;
+        if (have > maxBytes) throw new AegisError("too_large", `${root}/${name} is longer than ${maxBytes} bytes`);
+        pieces.push(piece);
+      }
+      return Buffer.concat(pieces);
     },
     async download(name, path, onBytes) {
       const part = `${path}.part`;
@@ -48,13 +70,18 @@ export function webSource(base: string, version: string | null, signal: AbortSig
         ({ size }) => size,
         () => 0,
       );
-      const response = await get(name, have > 0 ? { range: `bytes=${have}-` } : {});
+      let response = await get(name, have > 0 ? { range: `bytes=${have}-` } : {});
+      if (response.status === rangeNotSatisfiable) {
+        // What is there is no beginning of this file.
+        await response.body?.cancel();
+        response = await get(name);
+      }
       if (response.status !== 206) have = 0;
       const length = Number(response.headers.get("content-length") ?? Number.NaN);
       const total = Number.isSafeInteger(length) ? have + length : null;
       const file = await open(part, have > 0 ? "a" : "w", 0o600);
       try {
-        for await (const chunk of response.body ?? []) {
+        for await (const chunk of bodyOf(response, `${root}/${name}`)) {
           have += chunk.length;
           if (have > maxArchiveBytes)
             throw new AegisError("too_large", `${name} is longer than ${maxArchiveBytes} bytes`);
@@ -67,13 +94,15 @@ export function webSource(base: string, version: string | null, signal: AbortSig
       }
       if (total !== null && have !== total)
         throw new AegisError("unavailable", `${root}/${name} ended after ${have} of ${total} bytes`, {
-          hint: "run it again: it goes on where it stopped",
+          hint: goesOn,
         });
       await rename(part, path);
     },
   };
 }
 
+const goesOn = "run it again: it goes on where it stopped";
+const rangeNotSatisfiable = 416;
 const proxyHint = "check the network; behind a proxy set HTTPS_PROXY";
 
 export function folderSource(folder: string): ReleaseSource {

@@ -1,5 +1,7 @@
 /** Puts a new executable in the place of the old one in one step, and back again. */
-import { chmod, copyFile, open, readFile, realpath, rename, rm, stat } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { constants } from "node:fs";
+import { chmod, copyFile, open, readdir, readFile, realpath, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { AegisError } from "../errors.ts";
 import { syncDirectory } from "../platform/private-file.ts";
@@ -30,13 +32,19 @@ export async function executableIn(archive: string): Promise<Uint8Array> {
 
 /**
  * Replaces `executable` (a symbolic link is followed, so the link stays) and keeps the old one as `.previous`. A program
- * that runs keeps the file it runs from. Whatever fails leaves the old one in place.
+ * that runs keeps the file it runs from. `prove` gets the path of the new one before anything is replaced; it may reject.
+ * Whatever fails leaves the old one in place.
  */
-export async function placeExecutable(executable: string, content: Uint8Array): Promise<void> {
+export async function placeExecutable(
+  executable: string,
+  content: Uint8Array,
+  prove: (path: string) => Promise<void> = async () => {},
+): Promise<void> {
   const path = await realpath(executable);
-  const fresh = `${path}.new`;
+  const fresh = besidePath(path);
   try {
-    const file = await open(fresh, "w", 0o755);
+    await removeReplaced(path);
+    const file = await open(fresh, "wx", 0o755);
     try {
       await file.writeFile(content);
       await file.chmod(0o755);
@@ -44,10 +52,12 @@ export async function placeExecutable(executable: string, content: Uint8Array): 
     } finally {
       await file.close();
     }
+    await prove(fresh);
     await keepPrevious(path);
     await replace(fresh, path);
   } catch (cause) {
     await rm(fresh, { force: true });
+    if (cause instanceof AegisError) throw cause;
     const { code, message } = cause as NodeJS.ErrnoException;
     const hint =
       code === "EACCES" || code === "EPERM" || code === "EROFS"
@@ -60,11 +70,29 @@ export async function placeExecutable(executable: string, content: Uint8Array): 
   }
 }
 
+/**
+ * Where a new file is written before it takes its place. Nobody can foresee the name, and it is made exclusively: where
+ * others may write into the folder too, no link of theirs is written through. Windows runs only what ends in `.exe`.
+ */
+const besidePath = (path: string): string =>
+  `${path}.new-${randomBytes(6).toString("hex")}${path.endsWith(".exe") ? ".exe" : ""}`;
+
 async function keepPrevious(path: string): Promise<void> {
-  const copy = `${previousPath(path)}.new`;
-  await copyFile(path, copy);
-  await chmod(copy, (await stat(path)).mode & 0o777);
-  await rename(copy, previousPath(path));
+  const copy = besidePath(path);
+  try {
+    await copyFile(path, copy, constants.COPYFILE_EXCL);
+    await chmod(copy, (await stat(path)).mode & 0o777);
+    await rename(copy, previousPath(path));
+  } finally {
+    await rm(copy, { force: true });
+  }
+}
+
+/** Windows removes no executable that runs, so what an earlier update renamed away may still lie there. */
+async function removeReplaced(path: string): Promise<void> {
+  const prefix = `${basename(path)}.running-`;
+  for (const name of await readdir(dirname(path)))
+    if (name.startsWith(prefix)) await rm(join(dirname(path), name), { force: true }).catch(() => {});
 }
 
 /** Windows lets a running executable be renamed, but not be overwritten. */

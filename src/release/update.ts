@@ -3,6 +3,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { AegisError } from "../errors.ts";
+import type { Clock } from "../platform/clock.ts";
+import { makeDirectory } from "../platform/private-file.ts";
+import type { RunProgram } from "../platform/run-program.ts";
 import { fetchArchive, offered, type ReleaseSource } from "./source.ts";
 import type { Artefact } from "./sums.ts";
 import { executableIn, packageManagerOf, placeExecutable, rollBack } from "./swap.ts";
@@ -16,6 +19,12 @@ export interface UpdateOptions {
   source: ReleaseSource;
   /** Asked for by name: then an older version is taken too. */
   pinned: boolean;
+  /** A folder of this user alone where a download that broke off waits for the next try; null: one for this run only. */
+  downloads: string | null;
+  clock: Clock;
+  /** Runs the new executable before it takes the old one's place. */
+  run: RunProgram;
+  signal: AbortSignal;
   onBytes?: (have: number, total: number | null) => void;
 }
 
@@ -44,20 +53,52 @@ export async function look({ current, target, publicPem, source, pinned }: Updat
   return { kind: "newer", artefact };
 }
 
-/** Fetches, verifies and swaps. Nothing is replaced before everything was verified. */
+/** How long after a download broke off it is taken up again, in ms; after the last it is given up. */
+const retryMs: readonly number[] = [500, 2_000, 5_000];
+
+/** How long the new executable may take to say its version, in ms. */
+const proofMs = 30_000;
+
+/** Fetches, verifies and swaps. Nothing is replaced before everything was verified and the new executable was seen to run. */
 export async function take(options: UpdateOptions, artefact: Artefact): Promise<void> {
-  const { executable, source, onBytes } = options;
+  const { executable, downloads } = options;
   if ((await packageManagerOf(executable)) === "homebrew")
     throw new AegisError("conflict", `${executable} belongs to Homebrew, which would undo an update of ours`, {
       hint: "brew upgrade aegis-cli",
     });
-  const scratch = await mkdtemp(join(tmpdir(), "aegis-update-"));
+  if (downloads !== null) await makeDirectory(downloads);
+  const folder = downloads ?? (await mkdtemp(join(tmpdir(), "aegis-update-")));
   try {
-    const archive = await fetchArchive(source, artefact, scratch, onBytes);
-    await placeExecutable(executable, await executableIn(archive));
+    const archive = await patiently(options, artefact, folder);
+    const content = await executableIn(archive);
+    await rm(archive, { force: true });
+    await placeExecutable(executable, content, (path) => proveRuns(path, artefact.version, options.run));
   } finally {
-    await rm(scratch, { recursive: true, force: true });
+    if (downloads === null) await rm(folder, { recursive: true, force: true });
   }
+}
+
+async function patiently({ source, clock, signal, onBytes }: UpdateOptions, artefact: Artefact, folder: string) {
+  for (const waitMs of retryMs) {
+    try {
+      return await fetchArchive(source, artefact, folder, onBytes);
+    } catch (error) {
+      if (!(error instanceof AegisError) || error.code !== "unavailable" || signal.aborted) throw error;
+      await clock.sleep(waitMs, signal);
+    }
+  }
+  return await fetchArchive(source, artefact, folder, onBytes);
+}
+
+async function proveRuns(path: string, version: string, run: RunProgram): Promise<void> {
+  const { status, stdout, stderr } = await run(path, ["--version"], { timeoutMs: proofMs });
+  if (status === 0 && stdout.trim() === `aegis ${version}`) return;
+  const said = `${stdout}${stderr}`.trim().split("\n")[0] ?? "";
+  throw new AegisError(
+    "unprocessable",
+    `the executable of aegis ${version} does not run on this machine: ${said || `it ended with ${status}`}`,
+    { hint: "nothing was changed" },
+  );
 }
 
 /** Puts the executable before the last update back. */

@@ -20,6 +20,7 @@ import { join } from "node:path";
 import { readMachO, signatureProblem } from "../../install/macho.ts";
 import { installDebianPackages } from "../debian.mjs";
 import { type Installation, installation } from "../support/installation.ts";
+import { type Mirror, mirror } from "../support/mini-release.ts";
 import { needs } from "../support/needs.ts";
 import { type Wine, wine } from "../support/wine.ts";
 
@@ -31,6 +32,7 @@ const scratch = mkdtempSync(join(tmpdir(), "aegis-matrix-"));
 
 interface Manifest {
   version: string;
+  commit: string;
   targets: {
     target: string;
     executable: { name: string; sha256: string; bytes: number };
@@ -45,6 +47,16 @@ const { version } = manifest;
 const digest = (path: string) => createHash("sha256").update(readFileSync(path)).digest("hex");
 const sh = (command: string, cwd = scratch) =>
   Bun.spawnSync(["sh", "-c", command], { cwd, stdout: "pipe", stderr: "pipe" });
+
+/** The same while this process goes on: it serves what the command downloads. */
+async function live(command: string): Promise<{ exit: number; said: string }> {
+  const child = Bun.spawn(["sh", "-c", command], { cwd: scratch, stdin: "ignore", stdout: "pipe", stderr: "inherit" });
+  const said = await new Response(child.stdout).text();
+  return { exit: await child.exited, said };
+}
+
+const figure = (text: string) => process.stderr.write(`figure: ${text}\n`);
+const seconds = (since: number) => `${((performance.now() - since) / 1000).toFixed(1)} s`;
 
 /** Unpacked, the folder of a target. */
 const unpacked = (target: string) => join(scratch, `aegis-${version}-${target}`);
@@ -117,6 +129,18 @@ describe("the release", () => {
     );
   });
 
+  needs(
+    "command:mandoc",
+    "command:zsh",
+    "command:fish",
+  )("has a manual page and completions that their readers take", () => {
+    const folder = unpacked("linux-x64");
+    expect(sh("mandoc -T lint -W error aegis.1", folder).stdout.toString()).toBe("");
+    expect(sh("mandoc aegis.1 | col -b", folder).stdout.toString()).toContain("aegis edge enroll");
+    for (const check of ["bash -n aegis.bash", "zsh -n _aegis", "fish --no-execute aegis.fish"])
+      expect(sh(check, join(folder, "completions")).exitCode).toBe(0);
+  });
+
   test("has xz archives of the same content, and every one is at most 45 MB to download", () => {
     for (const { target, files } of manifest.targets.filter(({ target }) => !target.startsWith("windows"))) {
       const [gz, xz] = ["tar.gz", "tar.xz"].map((kind) =>
@@ -135,20 +159,96 @@ describe("the release", () => {
       root,
     ).stdout.toString();
     expect(dirty).toBe("");
-    const copies = ["one", "a longer name/two"].map((name) => {
-      const folder = join(scratch, name);
-      mkdirSync(folder, { recursive: true });
-      expect(sh(`git clone -q '${root}' .`, folder).exitCode).toBe(0);
-      symlinkSync(join(root, "node_modules"), join(folder, "node_modules"));
-      cpSync(join(root, "install/runtimes/node_modules"), join(folder, "install/runtimes/node_modules"), {
-        recursive: true,
-      });
-      const built = sh(`'${process.execPath}' install/release.ts --only linux-x64,darwin-x64,windows-x64`, folder);
-      expect(built.stderr.toString()).toContain("signed with");
-      expect(built.exitCode).toBe(0);
-      return readFileSync(join(folder, "dist/SHA256SUMS"), "utf8");
+    // What lies in dist/ is one run, and this is the other.
+    expect(manifest.commit).toBe(sh("git rev-parse --short=12 HEAD", root).stdout.toString().trim());
+    const folder = join(scratch, "a longer name/two");
+    mkdirSync(folder, { recursive: true });
+    expect(sh(`git clone -q '${root}' .`, folder).exitCode).toBe(0);
+    symlinkSync(join(root, "node_modules"), join(folder, "node_modules"));
+    cpSync(join(root, "install/runtimes/node_modules"), join(folder, "install/runtimes/node_modules"), {
+      recursive: true,
     });
-    expect(copies[0]).toBe(copies[1] as string);
+    const started = performance.now();
+    const built = sh(`'${process.execPath}' install/release.ts`, folder);
+    expect(built.stderr.toString()).toContain("signed with");
+    expect(built.exitCode).toBe(0);
+    figure(`build of five targets: ${seconds(started)}`);
+    for (const name of ["SHA256SUMS", "SHA256SUMS.sig"])
+      expect(readFileSync(join(folder, "dist", name)).equals(readFileSync(join(dist, name)))).toBe(true);
+  });
+});
+
+describe("install.sh, with these archives from a mirror", () => {
+  let web: Mirror;
+  /** An executable of before, which has to survive. */
+  const old = join(scratch, "old-aegis");
+  const asNobody = "setpriv --reuid=nobody --regid=nogroup --clear-groups env -i PATH=/usr/bin:/bin";
+  /** Alone in its mounts, with a /usr/local/bin of its own. */
+  const asRoot = (words: string) => live(`unshare -m sh -c 'mount -t tmpfs tmpfs /usr/local/bin && ${words}' 2>&1`);
+
+  beforeAll(() => {
+    web = mirror({ latest: dist, [`v${version}`]: dist });
+    writeFileSync(old, "#!/bin/sh\necho aegis 0.0.1\n", { mode: 0o755 });
+    sh(`cp '${dist}/install.sh' . && chmod 755 . install.sh`);
+  });
+  afterAll(() => web.stop());
+
+  for (const shell of ["bash", "bash --posix", "dash", "zsh", "busybox ash", "mksh", "ksh93", "yash"])
+    needs(
+      "root",
+      "command:curl",
+      "command:setpriv",
+      `command:${shell.split(" ")[0] ?? ""}`,
+    )(`${shell}: as an ordinary user into ~/.local/bin, as root into /usr/local/bin`, async () => {
+      const home = mkdtempSync(join(scratch, "home-"));
+      sh(`chown nobody '${home}' && chmod 755 '${home}'`);
+      const started = performance.now();
+      const user = await live(
+        `cat install.sh | ${asNobody} HOME='${home}' TMPDIR='${home}' AEGIS_BASE_URL=${web.url} ${shell} 2>&1`,
+      );
+      figure(`install.sh under ${shell}: ${seconds(started)}`);
+      expect(user.said).toContain(`aegis ${version} is installed: ${home}/.local/bin/aegis`);
+      expect(sh(`'${home}/.local/bin/aegis' --version`).stdout.toString()).toBe(`aegis ${version}\n`);
+      expect(web.seen.at(-1)).toEndWith(".tar.xz");
+      expect(sh(`find '${home}' -type f`).stdout.toString()).toBe(`${home}/.local/bin/aegis\n`);
+      rmSync(home, { recursive: true });
+      // Without xz, so that the other archive is taken too.
+      const { said: system } = await asRoot(
+        `mkdir p && ln -s $(ls -d /usr/bin/* | grep -v "/xz$") p && cat install.sh | PATH=$PWD/p AEGIS_BASE_URL=${web.url} ${shell}; rm -r p; stat -c %a:%U /usr/local/bin/aegis; /usr/local/bin/aegis --version`,
+      );
+      expect(system).toContain(`aegis ${version} is installed: /usr/local/bin/aegis`);
+      expect(system).toEndWith(`755:root\naegis ${version}\n`);
+      expect(web.seen.at(-1)).toEndWith(".tar.gz");
+    });
+
+  needs("command:curl")("cut off wherever, altered or absent, they leave what was there", async () => {
+    const folder = join(scratch, "cut");
+    mkdirSync(folder);
+    cpSync(old, join(folder, "aegis"));
+    const refused = async (words: string, env = "") => {
+      const run = await live(`AEGIS_BASE_URL=${web.url} AEGIS_INSTALL_DIR='${folder}' ${env} sh install.sh 2>&1`);
+      expect(run.said).toContain(words);
+      expect(run.exit).toBe(1);
+      expect(readdirSync(folder)).toEqual(["aegis"]);
+      expect(readFileSync(join(folder, "aegis")).equals(readFileSync(old))).toBe(true);
+    };
+    const sizes = manifest.targets[0]?.files.map(({ bytes }) => bytes) ?? [];
+    for (const cut of [1, 512, 1 << 20, 17 << 20, Math.min(...sizes) - 1]) {
+      web.cutAfter = cut;
+      await refused("is damaged: its SHA-256 is");
+    }
+    web.cutAfter = null;
+    await refused("cannot download", "AEGIS_VERSION=7.7.7");
+    const altered = join(scratch, "altered");
+    sh(`mkdir altered && cp '${dist}'/SHA256SUMS* '${dist}'/*linux-x64.tar.* altered`);
+    for (const name of readdirSync(altered).filter((name) => name.includes(".tar."))) {
+      const bytes = readFileSync(join(altered, name));
+      bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 1;
+      writeFileSync(join(altered, name), bytes);
+    }
+    const run = await live(`AEGIS_INSTALL_DIR='${folder}' sh install.sh --from altered 2>&1`);
+    expect(run.said).toContain("is damaged: its SHA-256 is");
+    expect(readFileSync(join(folder, "aegis")).equals(readFileSync(old))).toBe(true);
   });
 });
 
@@ -185,6 +285,14 @@ function hostile(): string {
   return folder;
 }
 
+test("linux-x64 answers, and takes no orders from its folder", () => {
+  const folder = hostile();
+  const said = ["--version", "edge status"].map((words) => sh(`'${executableOf("linux-x64")}' ${words}`, folder));
+  expect(said[0]?.stdout.toString()).toBe(`aegis ${version}\n`);
+  expect(said.map(({ stdout, stderr }) => `${stdout}${stderr}`).join("")).not.toContain("from-dotenv");
+  expect(existsSync(join(folder, "ran"))).toBe(false);
+});
+
 const emulator = ["qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"];
 
 describe("linux-arm64 under emulation", () => {
@@ -194,7 +302,8 @@ describe("linux-arm64 under emulation", () => {
       const folder = hostile();
       const said = sh(`${emulator.join(" ")} '${executableOf("linux-arm64")}' --version`, folder);
       expect(said.stdout.toString()).toBe(`aegis ${version}\n`);
-      sh(`${emulator.join(" ")} '${executableOf("linux-arm64")}' edge status`, folder);
+      const status = sh(`${emulator.join(" ")} '${executableOf("linux-arm64")}' edge status`, folder);
+      expect(`${status.stdout}${status.stderr}`).not.toContain("from-dotenv");
       expect(existsSync(join(folder, "ran"))).toBe(false);
       const host = await site.addHost("arm", { before: emulator, executable: executableOf("linux-arm64") });
       expect(await site.desk.run("edge", "exec", "arm", "--", "hostname")).toMatchObject({ exit: 0 });
@@ -261,7 +370,7 @@ describe("windows-x64 under wine", () => {
       const service = (...words: string[]) => windows?.run([executable, "edge", "service", ...words], 120_000);
       const connections = events("connected");
       await Bun.sleep(2_000); // what ends within 1.5 s NSSM takes for a failed start
-      expect(sh("pkill -9 -f '[a]egis.exe.* edge run'").exitCode).toBe(0);
+      expect(windows.kill(/aegis\.exe.* edge run/)).toBeGreaterThan(0);
       // Asked as a person would; a wine in which nothing else runs may end its service manager.
       for (let look = 0; look < 30 && events("connected") === connections; look++) {
         await service("status");
@@ -289,9 +398,12 @@ describe("windows-x64 under wine", () => {
     },
   );
 
-  test("its executable says what it is to Explorer", () => {
-    const image = readFileSync(executableOf("windows-x64"));
-    for (const text of ["AEGIS edge daemon, controller and command line", version, "aegis.exe"])
-      expect(image.includes(Buffer.from(text, "utf16le"))).toBe(true);
+  needs("command:wrestool", "command:icotool")("its executable shows Explorer its name, version and icon", () => {
+    const image = executableOf("windows-x64");
+    const described = sh(`wrestool -x --raw --type=version '${image}'`).stdout;
+    for (const text of ["AEGIS edge daemon, controller and command line", version, "aegis.exe", "100monkeys.ai"])
+      expect(described.includes(Buffer.from(text, "utf16le"))).toBe(true);
+    const icons = sh(`wrestool -x --type=group_icon '${image}' | icotool -l /dev/stdin`).stdout.toString();
+    for (const size of [16, 32, 48]) expect(icons).toContain(`--width=${size} --height=${size} --bit-depth=32`);
   });
 });

@@ -72,7 +72,7 @@ export function mirror(releases: Readonly<Record<string, string>>): Mirror {
       const folder = releases[release];
       const file = folder ? Bun.file(join(folder, name)) : null;
       if (!file || file.size === 0) return new Response("not found\n", { status: 404 });
-      if (state.cutAfter === null || !name.endsWith(".gz")) return new Response(file);
+      if (state.cutAfter === null || !name.includes(".tar.")) return new Response(file);
       return new Response(file.slice(0, state.cutAfter), { headers: { "x-cut": "1" } });
     },
   });

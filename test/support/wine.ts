@@ -1,5 +1,5 @@
 /** Windows as far as wine has it: one prefix a test, and never a pipe on wine's output, which wine does not close. */
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -11,6 +11,8 @@ export interface Wine {
   run(command: readonly string[], timeoutMs?: number, cwd?: string): Promise<{ exit: number; said: string }>;
   /** Starts and goes on; `said` reads what it wrote so far. */
   start(command: readonly string[]): { said(): string; says(text: string, timeoutMs?: number): Promise<void> };
+  /** Kills, without a word, the programs of this prefix whose command line matches; how many there were. */
+  kill(commandLine: RegExp): number;
   destroy(): void;
 }
 
@@ -75,6 +77,20 @@ export async function wine(): Promise<Wine> {
           }
         },
       };
+    },
+    kill(commandLine) {
+      const mine = `WINEPREFIX=${env.WINEPREFIX}\0`;
+      const found = readdirSync("/proc").filter((pid) => {
+        if (!/^\d+$/.test(pid)) return false;
+        try {
+          const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
+          return commandLine.test(command) && readFileSync(`/proc/${pid}/environ`, "utf8").includes(mine);
+        } catch {
+          return false; // it ended meanwhile
+        }
+      });
+      for (const pid of found) process.kill(Number(pid), "SIGKILL");
+      return found.length;
     },
     destroy() {
       Bun.spawnSync(["wineserver", "-k"], { env, timeout: 20_000 });
