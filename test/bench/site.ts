@@ -17,6 +17,8 @@ export interface RunRequest {
   args: Record<string, unknown>;
   /** Hosts at a time; 64 unless stated. */
   atOnce?: number;
+  /** 600 unless stated. */
+  deadlineSecs?: number;
 }
 
 export interface RunEnd {
@@ -34,8 +36,8 @@ export const underWx = [
 export async function benchSite(options: InstallationOptions = {}): Promise<BenchSite> {
   const site = await installation(options);
 
-  async function run({ target, tool, args, atOnce }: RunRequest): Promise<RunEnd> {
-    const policy = { deadline_secs: 600, ...(atOnce === undefined ? {} : { max_concurrency: atOnce }) };
+  async function run({ target, tool, args, atOnce, deadlineSecs = 600 }: RunRequest): Promise<RunEnd> {
+    const policy = { deadline_secs: deadlineSecs, ...(atOnce === undefined ? {} : { max_concurrency: atOnce }) };
     const response = await fetch(`${site.httpUrl}/v1/edge/fleet/invoke`, {
       method: "POST",
       headers: { authorization: `Bearer ${site.desk.env.AEGIS_USER_TOKEN}`, "content-type": "application/json" },
