@@ -99,7 +99,7 @@ async function measure([name, flags, environment]: (typeof variants)[number], qu
 const footprint: Bench = async ({ quick }) => {
   const absent = missing("root", "linux", "file:/lib/systemd/systemd", "command:dbus-daemon", "command:ss");
   if (absent.length > 0) throw new Error(`the footprint is that of the real unit: it needs ${absent.join(", ")}`);
-  const rows = await Promise.all(variants.map((variant) => measure(variant, quick)));
+  const rows = await Promise.all((quick ? variants.slice(0, 1) : variants).map((variant) => measure(variant, quick)));
   return [
     {
       title: "Footprint of the daemon under its unit",
