@@ -200,6 +200,23 @@ describe("19 a controller whose clock is stepped mid-session", () => {
   }
 });
 
+test("a host whose owner lets it say less often that it is there counts as connected in between, and as unhealthy when it stops", async () => {
+  const pair = await strictPair({ heartbeatIntervalMs: 300_000 });
+  const session = await pair.connected();
+  const { nodeId } = pair.identity;
+  for (let minute = 1; minute < 12; minute++) {
+    await pair.pass(60_000);
+    expect([minute, pair.sessions.status(nodeId)]).toEqual([minute, "connected"]);
+  }
+  // Its process stands still, and nothing on the way notices.
+  await pair.clock.advance(13 * 60_000);
+  expect(pair.sessions.status(nodeId)).toBe("connected");
+  await pair.clock.advance(2 * 60_000);
+  expect(pair.sessions.status(nodeId)).toBe("unhealthy");
+  session.stop();
+  await session.ended;
+});
+
 test("a session lives for days, and its calls come through on time", async () => {
   const pair = await strictPair({ heartbeatIntervalMs: 3_600_000 });
   const session = await pair.connected();

@@ -22,6 +22,7 @@ import type { KeysetStep } from "./key-changes.ts";
 import type { ControllerKeys } from "./keys.ts";
 import { keysetsSince } from "./keysets.ts";
 import { newestOnly } from "./newest-only.ts";
+import { heartbeatMsOf } from "./node-capabilities.ts";
 import { creditWindowBytes, type NodeSession, nodeSession, type SessionStream } from "./node-session.ts";
 import type { ResultLedger } from "./result-ledger.ts";
 import { endWithKey, resultKey, sessionKey } from "./rotation.ts";
@@ -288,7 +289,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
         onCapabilities: newestOnly((capabilities) => noted(store.nodeCapabilities(nodeId, capabilities))),
       });
       session.confirmed(whole(confirmed));
-      remove = sessions.add(session, defaultHeartbeatMs);
+      remove = sessions.add(session, heartbeatMsOf(hello.capabilities) ?? defaultHeartbeatMs);
       for (const step of options.keysetsSince?.(keysetVersion) ?? []) session.bring(step);
       void noted(
         noteArrival({ row: { nodeId, publicKey }, capabilities, softwareVersion, goodbye: session.goodbye }, options),

@@ -25,6 +25,15 @@ function shared(tools: LiveNode["tools"]): LiveNode["tools"] {
   return tools;
 }
 
+/** The longest that a host's owner can set, in seconds. */
+const maxHeartbeatSecs = 3_600;
+
+/** How often the host sends a heartbeat by its own settings, in milliseconds; null when it does not say. */
+export function heartbeatMsOf(capabilities: Uint8Array): number | null {
+  const { heartbeatSecs } = aegis.cluster.v1.EdgeCapabilities.decode(capabilities);
+  return heartbeatSecs > 0 ? Math.min(heartbeatSecs, maxHeartbeatSecs) * 1000 : null;
+}
+
 /** Throws on bytes that are no EdgeCapabilities. */
 export function readCapabilities(bytes: Uint8Array): Pick<LiveNode, "paused" | "tools"> & { facts: HostFacts } {
   const { paused, tools, os, arch, localTools, mountPoints, customLabels, hostName } =

@@ -27,7 +27,7 @@ export interface Sessions extends LiveNodes {
   readonly size: number;
 }
 
-/** What a host uses when nobody told it otherwise; its own setting is not known here. */
+/** What a host uses that does not say how often it sends one. */
 export const defaultHeartbeatMs = 30_000;
 /** A host is unhealthy after this long without a heartbeat, or three of its intervals. */
 const minUnhealthyMs = 90_000;

@@ -37,7 +37,7 @@ needs("linux")("a host tells which known programs its PATH holds, and always tha
 test("what is sent names the host, its labels and each tool with the schema of its arguments", () => {
   const bytes = encodeCapabilities({
     ...{ os: "linux", arch: "x86_64", localTools: ["shell"], mountPoints: ["/"] },
-    ...{ customLabels: { region: "eu" }, hostName: "web-1" },
+    ...{ customLabels: { region: "eu" }, hostName: "web-1", heartbeatIntervalMs: 45_000 },
     tools: [
       {
         ...{ name: "cmd.run", description: "runs", inputSchema: { type: "object" } },
@@ -46,7 +46,12 @@ test("what is sent names the host, its labels and each tool with the schema of i
     ],
   });
   const read = aegis.cluster.v1.EdgeCapabilities.decode(bytes);
-  expect(read).toMatchObject({ hostName: "web-1", localTools: ["shell"], customLabels: { region: "eu" } });
+  expect(read).toMatchObject({
+    hostName: "web-1",
+    heartbeatSecs: 45,
+    localTools: ["shell"],
+    customLabels: { region: "eu" },
+  });
   const [tool] = read.tools;
   expect(tool).toMatchObject({ name: "cmd.run", readOnly: false, destructive: true, fleetCapable: true });
   expect(Buffer.from(tool?.inputSchemaJson ?? []).toString()).toBe('{"type":"object"}');

@@ -65,6 +65,8 @@ async function onPath(program: string, path: string): Promise<boolean> {
 export interface CapabilitiesInput extends Detected {
   customLabels: Readonly<Record<string, string>>;
   hostName: string;
+  /** How often this host sends a heartbeat when its controller asks for nothing else. */
+  heartbeatIntervalMs: number;
   tools: readonly ToolDescriptor[];
 }
 
@@ -77,6 +79,7 @@ export function encodeCapabilities({ tools, ...host }: CapabilitiesInput): Uint8
     mountPoints: [...host.mountPoints],
     customLabels: { ...host.customLabels },
     hostName: host.hostName,
+    heartbeatSecs: host.heartbeatIntervalMs / 1000,
     tools: tools.map(({ inputSchema, ...tool }) => ({
       ...tool,
       inputSchemaJson: Buffer.from(JSON.stringify(inputSchema)),

@@ -101,7 +101,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   const { stateDir, clock, env } = options;
   const loaded = await loadEdgeConfig(options);
   let { config } = loaded;
-  const { nodeId, tenantId, seal } = config;
+  const { nodeId, tenantId, seal, heartbeatIntervalMs } = config;
   /** What the controller has set for as long as its stream lasts. */
   let pushed: PushedSettings = {};
   const level = () => pushed.logLevel ?? config.logLevel;
@@ -187,6 +187,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
       ...config.capabilities,
       customLabels: { ...config.capabilities.customLabels, ...pushed.customLabels },
       hostName: config.name,
+      heartbeatIntervalMs,
       tools: tools.registry.list(),
     });
   const settings: StreamSettings = {
@@ -266,7 +267,7 @@ async function serve(options: DaemonOptions, openings: readonly string[]): Promi
   let begun = false;
   const shared: Omit<CompatSessionOptions, keyof NodeCredentials> = {
     ...{ link, clock, log, nodeId, outbox, invocations, keepToken: credentials.keepToken },
-    heartbeatIntervalMs: config.heartbeatIntervalMs,
+    heartbeatIntervalMs,
     capabilities,
     newStreamId: randomUUID,
     onState(next) {

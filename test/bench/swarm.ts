@@ -114,7 +114,7 @@ async function main(input: SwarmInput): Promise<void> {
     const limits = callLimits(clock);
     const capabilities = encodeCapabilities({
       ...{ os: "linux", arch: "x86_64", localTools: ["bash", "git", "shell"], mountPoints: ["/"], customLabels: {} },
-      ...{ hostName: name, tools: registry.list() },
+      ...{ hostName: name, heartbeatIntervalMs: 30_000, tools: registry.list() },
     });
     const tls = { pins: [], caPem: input.caPem, serverName: "localhost", clientCertificate: null, proxy: null };
     const link = grpcLink({ host: "127.0.0.1", port: input.port, tls });

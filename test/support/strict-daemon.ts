@@ -51,8 +51,10 @@ export interface StrictDaemonOptions {
   session?: () => Partial<SessionOptions>;
 }
 
-export const capabilitiesBytes = (hostName: string): Uint8Array =>
-  aegis.cluster.v1.EdgeCapabilities.encode({ os: "linux", arch: "x86_64", localTools: ["shell"], hostName }).finish();
+export const capabilitiesBytes = (hostName: string, heartbeatSecs = 0): Uint8Array =>
+  aegis.cluster.v1.EdgeCapabilities.encode({
+    ...{ os: "linux", arch: "x86_64", localTools: ["shell"], hostName, heartbeatSecs },
+  }).finish();
 
 export function strictDaemon(options: StrictDaemonOptions): StrictDaemon {
   const { link, clock, strict, identity, maxConcurrent = 16, heartbeatIntervalMs = 30_000 } = options;
@@ -108,7 +110,7 @@ export function strictDaemon(options: StrictDaemonOptions): StrictDaemon {
             keyset = newer;
             host = { ...host, users: users() };
           },
-          capabilities: () => capabilitiesBytes("web-1"),
+          capabilities: () => capabilitiesBytes("web-1", heartbeatIntervalMs / 1000),
           newStreamId: randomUUID,
           onState: (state) => states.push(state.kind),
           onShutdown: () => {},

@@ -831,6 +831,9 @@ export namespace aegis {
                 /** EdgeCapabilities hostName. */
                 hostName: string;
 
+                /** EdgeCapabilities heartbeatSecs. */
+                heartbeatSecs: number;
+
                 /**
                  * Creates a new EdgeCapabilities instance using the specified properties.
                  * @param [properties] Properties to set
@@ -892,6 +895,9 @@ export namespace aegis {
 
                     /** EdgeCapabilities hostName */
                     hostName?: (string|null);
+
+                    /** EdgeCapabilities heartbeatSecs */
+                    heartbeatSecs?: (number|null);
 
                     /** Unknown fields preserved while decoding when enabled */
                     $unknowns?: Uint8Array[];

@@ -1143,6 +1143,7 @@ export const aegis = $root.aegis = (() => {
                 EdgeCapabilities.prototype.tools = $util.emptyArray;
                 EdgeCapabilities.prototype.paused = false;
                 EdgeCapabilities.prototype.hostName = "";
+                EdgeCapabilities.prototype.heartbeatSecs = 0;
 
                 EdgeCapabilities.create = function(properties) {
                     return new EdgeCapabilities(properties);
@@ -1186,6 +1187,8 @@ export const aegis = $root.aegis = (() => {
                         w.uint32(8008).bool(m.paused);
                     if (m.hostName != null && $Object.hasOwnProperty.call(m, "hostName") && m.hostName !== "")
                         w.uint32(8018).string(m.hostName);
+                    if (m.heartbeatSecs != null && $Object.hasOwnProperty.call(m, "heartbeatSecs") && m.heartbeatSecs !== 0)
+                        w.uint32(8024).uint32(m.heartbeatSecs);
                     if (m.$unknowns != null && $Object.hasOwnProperty.call(m, "$unknowns"))
                         for (var i = 0; i < m.$unknowns.length; ++i)
                             w.raw(m.$unknowns[i]);
@@ -1327,6 +1330,15 @@ export const aegis = $root.aegis = (() => {
                                     m.hostName = v;
                                 else
                                     delete m.hostName;
+                                continue;
+                            }
+                        case 1003: {
+                                if (u !== 0)
+                                    break;
+                                if (v = r.uint32())
+                                    m.heartbeatSecs = v;
+                                else
+                                    delete m.heartbeatSecs;
                                 continue;
                             }
                         }
