@@ -249,7 +249,12 @@ describe("a flag of edge service install opens what it names and nothing else", 
       const refused = await bench.operator(call);
       expect(refused.said).toContain("node needs executable memory");
       expect(refused.said).toContain("aegis edge service reinstall --allow-jit");
+      const asked = () => bench.user("aegis edge policy test --context operator --tool mcp.memory.read_graph");
+      const before = await asked();
+      expect(before.said).toMatch(/^sandbox +denied by MemoryDenyWriteExecute=true in /m);
+      expect(before.exit).toBe(3);
       await must(bench.user("aegis edge service reinstall --allow-jit"));
+      expect((await asked()).exit).toBe(0);
       const answered = await bench.operator(call);
       expect(answered).toMatchObject({ exit: 0, said: expect.stringContaining("entities") });
       await must(bench.user("sed -i '/^  mcp_servers:/d' ~/.aegis/edge/aegis-config.yaml"));

@@ -53,7 +53,11 @@ let the call through and with 3 when one would not. The caller is taken for one 
       args: callArguments(args.tool, toolArguments(undefined, every("arg")), rest),
     });
     const answer = judged(asked);
-    const { accesses, verdict } = answer;
+    const { verdict } = answer;
+    // A tool of an MCP server is that server's program to the sandbox.
+    const server = config.mcpServers.find(({ name }) => args.tool.startsWith(`mcp.${name}.`));
+    const accesses: Access[] = [...answer.accesses];
+    if (server) accesses.push({ kind: "command", executable: server.command, name: server.command, args: server.args });
     const sandbox = await askSandbox({ stateDir, accesses, identity, closed: closed.closed }, given);
     await printResult(given, args.output, { ...record(answer), sandbox }, () => text(answer, sandbox));
     return verdict.kind === "allowed" && sandbox.kind !== "denied" ? 0 : errorTable.forbidden.exit;
