@@ -12,7 +12,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { type PlanEntry, planEnrollment, resolveConflicts } from "../src/daemon/enroll.ts";
+import type { PlanEntry } from "../src/daemon/enroll-entries.ts";
+import { planEnrollment, resolveConflicts } from "../src/daemon/enroll-plan.ts";
 import { grpcLink } from "../src/daemon/grpc-link.ts";
 import { type ControllerLink, LinkError } from "../src/daemon/link.ts";
 import { signEnrollProof, signRekeyProof } from "../src/envelope/enrollment.ts";

@@ -7,7 +7,8 @@ import { controllerConfigPath, loadControllerConfig } from "../config/controller
 import { readEndpoint } from "../controller/endpoint.ts";
 import { initController } from "../controller/init.ts";
 import { type RunningController, startController } from "../controller/run.ts";
-import { enroll, planEnrollment } from "../daemon/enroll.ts";
+import { enroll } from "../daemon/enroll.ts";
+import { planEnrollment } from "../daemon/enroll-plan.ts";
 import { runDaemon } from "../daemon/run.ts";
 import { AegisError } from "../errors.ts";
 import { loadProfile, saveProfile } from "../identity/profiles.ts";

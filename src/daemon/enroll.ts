@@ -22,15 +22,6 @@ import { grpcLink } from "./grpc-link.ts";
 import { type ControllerLink, LinkError } from "./link.ts";
 import { findAnchor } from "./tls-anchor.ts";
 
-export type { PlanEntry } from "./enroll-entries.ts";
-export {
-  type Ask,
-  type EnrollInput,
-  type EnrollmentPlan,
-  planEnrollment,
-  resolveConflicts,
-} from "./enroll-plan.ts";
-
 export interface Enrolled {
   nodeId: string;
   tenantId: string;

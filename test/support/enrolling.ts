@@ -6,13 +6,8 @@ import { type ApiClient, createApiClient } from "../../src/api/client.ts";
 import { databasePath } from "../../src/controller/database.ts";
 import { initController } from "../../src/controller/init.ts";
 import { startController } from "../../src/controller/run.ts";
-import {
-  type Enrolled,
-  type EnrollInput,
-  type EnrollOptions,
-  enroll,
-  planEnrollment,
-} from "../../src/daemon/enroll.ts";
+import { type Enrolled, type EnrollOptions, enroll } from "../../src/daemon/enroll.ts";
+import { type EnrollInput, planEnrollment } from "../../src/daemon/enroll-plan.ts";
 import { type DaemonOptions, runDaemon } from "../../src/daemon/run.ts";
 import { AegisError } from "../../src/errors.ts";
 import { systemClock } from "../../src/platform/clock.ts";

@@ -1,14 +1,13 @@
 /** `edge enroll`: shows what it would do, asks what is open, and makes this machine a host. */
 import { hostname } from "node:os";
+import { type Enrolled, enroll } from "../../daemon/enroll.ts";
 import {
   type Ask,
-  type Enrolled,
   type EnrollInput,
   type EnrollmentPlan,
-  enroll,
   planEnrollment,
   resolveConflicts,
-} from "../../daemon/enroll.ts";
+} from "../../daemon/enroll-plan.ts";
 import { AegisError } from "../../errors.ts";
 import { systemClock } from "../../platform/clock.ts";
 import { silentLog } from "../../platform/log.ts";
