@@ -333,12 +333,14 @@ test("a controller is also told by OpenTelemetry's own variables", async () => {
   ]);
 });
 
-test("doctor says whether the collector can be reached", async () => {
+test("doctor says whether the collector can be reached, and status where it is", async () => {
   const found = async () =>
     (jsonOf(await host.run("doctor", "-o", "json")) as { check: string; state: string; detail: string }[]).find(
       ({ check }) => check === "otlp",
     );
   expect(await found()).toMatchObject({ state: "ok", detail: expect.stringContaining(`127.0.0.1:${collector.port}`) });
+  const shown = async () => jsonOf(await host.run("edge", "status", "-o", "json")).otlp;
+  expect(await shown()).toBe(`http://127.0.0.1:${collector.port}`);
   collector.stop();
   expect(await found()).toMatchObject({ state: "warning", detail: expect.stringContaining("ECONNREFUSED") });
 });
