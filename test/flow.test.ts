@@ -10,6 +10,7 @@ import { limits } from "../src/platform/limits.ts";
 import { noTracer } from "../src/platform/tracer.ts";
 import { eventually, type Running } from "./support/aegis.ts";
 import { type Host, type Installation, installation } from "./support/installation.ts";
+import { watchMemory } from "./support/memory.ts";
 import { needs } from "./support/needs.ts";
 import { settled } from "./support/scripted-host.ts";
 import { type StrictPair, strictPair } from "./support/strict-pair.ts";
@@ -166,8 +167,6 @@ describe("on the executable", () => {
   });
   afterAll(() => site.close());
 
-  const residentMb = (pid: number): number =>
-    Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
   /** Bytes that a process has read from anywhere so far. */
   const readBytes = (pid: number): number =>
     Number(/^rchar: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, "utf8"))?.[1]);
@@ -206,7 +205,8 @@ describe("on the executable", () => {
       const [daemon, controller] = [host.daemon?.pid ?? 0, site.controller.pid];
       // So that what both have once and for all is there before it is measured.
       await curl({ command: "/usr/bin/seq", args: ["1", "800000"] }).ended;
-      const before = [residentMb(daemon), residentMb(controller)];
+      const memory = watchMemory(() => ({ daemon, controller }));
+      memory.mark();
       const last = 8_600_000;
       const client = curl({ command: "/usr/bin/seq", args: ["1", String(last)] });
       await eventually("the first output", () => client.stdout().length > 1024 * 1024);
@@ -223,8 +223,9 @@ describe("on the executable", () => {
         },
         30_000,
       );
-      const grown = [residentMb(daemon), residentMb(controller)].map((mb, index) => mb - (before[index] ?? 0));
-      expect(Math.max(...grown)).toBeLessThan(32);
+      const grown = memory.grown();
+      memory.stop();
+      expect(Math.max(grown.daemon, grown.controller)).toBeLessThan(32);
       expect(client.stdout()).not.toContain("fleet_result");
       client.signal("SIGCONT");
       const events = await eventsOf((await client.ended).stdout);

@@ -8,7 +8,7 @@ export interface FaultReport {
   /** From the end of the fault until a call succeeded again. */
   recoveredMs: number;
   ledger: Ledger;
-  /** How much more memory each process has at the end than before, in MB. */
+  /** How much more memory of its own each process had at most than before, in MB. */
   growth: Growth;
   /** What this fault shows besides. */
   note?: string;
@@ -21,6 +21,8 @@ export interface Fault {
   smoke: boolean;
   /** The host's memory is lost with its process, and with it results that nobody has. */
   mayLose?: boolean;
+  /** Default: `maxGrowthMb`. */
+  maxMb?: Growth;
   run(): Promise<FaultReport>;
 }
 
@@ -29,26 +31,28 @@ export interface Growth {
   controller: number;
 }
 
-/**
- * Memory that a process may have gained, whatever was done to it, in MB: buffers, what the garbage collector has not looked at,
- * and in the controller the last thousand runs, which stay at hand for ten minutes.
- */
-export const maxGrowthMb: Growth = { daemon: 64, controller: 224 };
+/** How much more memory of its own each process may have at any moment of a fault, in MB. */
+export const maxGrowthMb: Growth = { daemon: 32, controller: 48 };
 
-export const grown = (before: Growth, after: Growth): Growth => ({
-  daemon: Math.max(0, after.daemon - before.daemon),
-  controller: Math.max(0, after.controller - before.controller),
-});
+/**
+ * At full speed, where what lies about counts more than what is in use: after a collection the daemon has what it had, and the
+ * controller 22 MB more (8 of output kept for readers that come back, 4 on their way, the rest gaps in its heap). Every MiB
+ * that passes leaves 2 to 6 of garbage, and a busy machine lets more pass before it is collected.
+ */
+export const fullSpeedMb: Growth = { daemon: 64, controller: 128 };
 
 /** Why a report is not acceptable; empty when it is. */
-export function violations({ ledger, growth }: FaultReport, { mayLose = false }: Pick<Fault, "mayLose">): string[] {
+export function violations(
+  { ledger, growth }: FaultReport,
+  { mayLose = false, maxMb = maxGrowthMb }: Pick<Fault, "mayLose" | "maxMb">,
+): string[] {
   const found: string[] = [];
   if (ledger.duplicated > 0) found.push(`${ledger.duplicated} calls ran twice`);
   if (ledger.falseOk.length > 0)
     found.push(`${ledger.falseOk.length} calls were reported ok and did not run: ${JSON.stringify(ledger.falseOk)}`);
   if (ledger.lost > 0 && !mayLose) found.push(`${ledger.lost} results were lost`);
   for (const process of ["daemon", "controller"] as const)
-    if (growth[process] > maxGrowthMb[process])
+    if (growth[process] > maxMb[process])
       found.push(`the memory of the ${process} grew by ${Math.round(growth[process])} MB`);
   return found;
 }
@@ -75,9 +79,9 @@ export async function struck(options: StageOptions, blow: Blow): Promise<FaultRe
   return await onStage(options, async (stage) => {
     const stop = stage.load();
     await Bun.sleep(warmUpMs);
-    const before = stage.memory();
     const long = stage.call(blow.long ?? "sleep 2");
     await Bun.sleep(300);
+    stage.memory.mark();
     stage.arm();
     const at = performance.now();
     await blow.strike(stage);
@@ -89,7 +93,7 @@ export async function struck(options: StageOptions, blow: Blow): Promise<FaultRe
     await long.result;
     const note = await blow.check?.(stage);
     const ledger = await stage.ledger();
-    const growth = grown(before, stage.memory());
+    const growth = stage.memory.grown();
     return { noticedMs, recoveredMs, ledger, growth, ...(note === undefined ? {} : { note }) };
   });
 }

@@ -4,13 +4,20 @@
  */
 import { parseArgs } from "node:util";
 import { missing } from "../support/needs.ts";
+import { clockFaults } from "./clocks.ts";
 import { diskFaults } from "./disks.ts";
 import { type Fault, type FaultReport, violations } from "./fault.ts";
 import { networkFaults } from "./network.ts";
 import { processFaults } from "./processes.ts";
 import { toolFaults } from "./tools.ts";
 
-export const allFaults: readonly Fault[] = [...processFaults, ...networkFaults, ...diskFaults, ...toolFaults];
+export const allFaults: readonly Fault[] = [
+  ...processFaults,
+  ...networkFaults,
+  ...diskFaults,
+  ...clockFaults,
+  ...toolFaults,
+];
 
 const columns = ["FAULT", "NOTICED", "RECOVERED", "CALLS", "LOST", "LATE", "TWICE", "MB MORE", "SHOWS"] as const;
 

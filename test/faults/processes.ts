@@ -2,7 +2,7 @@
 import { cpSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { eventually } from "../support/aegis.ts";
-import { type Fault, grown, holds, struck } from "./fault.ts";
+import { type Fault, holds, struck } from "./fault.ts";
 import { type FaultStage, onStage } from "./stage.ts";
 
 const kill = async ({ site }: FaultStage) => void (await site.controller.stop("SIGKILL"));
@@ -76,13 +76,13 @@ export const processFaults: Fault[] = [
     run: () =>
       onStage({}, async (stage) => {
         const { site, host } = stage;
-        const before = stage.memory();
         const clone = site.place.machine("clone");
         mkdirSync(join(clone.home, ".aegis"), { recursive: true });
         cpSync(host.stateDir, join(clone.home, ".aegis/edge"), {
           recursive: true,
           filter: (path) => !path.endsWith("/run"),
         });
+        stage.memory.mark();
         stage.arm();
         const stop = stage.load(1);
         const second = clone.start("edge", "run");
@@ -92,7 +92,7 @@ export const processFaults: Fault[] = [
         const recoveredMs = await stage.recovered();
         await stop();
         const ledger = await stage.ledger();
-        const growth = grown(before, stage.memory());
+        const growth = stage.memory.grown();
         return { noticedMs, recoveredMs, ledger, growth, note: "alarm node_contended" };
       }),
     mayLose: true,

@@ -8,7 +8,6 @@ import { AegisError } from "../../src/errors.ts";
 import { Secret } from "../../src/platform/log.ts";
 import { openStore } from "../../src/store/open.ts";
 import type { CommandRow } from "../../src/store/store.ts";
-import { memoryOf } from "../bench/site.ts";
 import { eventually } from "../support/aegis.ts";
 import {
   type Host,
@@ -17,6 +16,7 @@ import {
   type InstallationOptions,
   installation,
 } from "../support/installation.ts";
+import { type MemoryWatch, watchMemory } from "../support/memory.ts";
 
 /** A call that leaves a mark on its host when it begins to run, and only then. */
 export interface MarkedCall {
@@ -55,8 +55,8 @@ export interface FaultStage {
   marks(id: string): number;
   /** What became of every call, compared with what ran. Waits for results that are still on their way. */
   ledger(): Promise<Ledger>;
-  /** Resident memory in MB: of the daemon, of the controller. */
-  memory(): { daemon: number; controller: number };
+  /** Looks at the memory of both from now on, until the stage is over. */
+  memory: MemoryWatch<"daemon" | "controller">;
 }
 
 export interface StageOptions {
@@ -71,10 +71,13 @@ const patienceMs = 150_000;
 
 export async function onStage<T>(options: StageOptions, act: (stage: FaultStage) => Promise<T>): Promise<T> {
   const site = await installation(options.site ?? {});
+  let stage: FaultStage | null = null;
   try {
     const host = await site.addHost("victim", { enroll: ["--full-access"], ...options.host });
-    return await act(stageOf(site, host));
+    stage = stageOf(site, host);
+    return await act(stage);
   } finally {
+    stage?.memory.stop();
     // What a fault has stopped cannot obey.
     site.controller.signal("SIGCONT");
     options.cleanUp?.();
@@ -91,6 +94,8 @@ function stageOf(site: Installation, host: Host): FaultStage {
   const told = new Map<string, CommandResult | { error: string }>();
   let armedAt = performance.now();
   let heard = { daemon: 0, controller: 0 };
+
+  const memory = watchMemory(() => ({ daemon: host.daemon?.pid ?? 0, controller: site.controller.pid }));
 
   const gone = () => ({
     daemon: count(host.daemon?.stderr() ?? "", /"event":"(?:disconnected|stopped)"/g),
@@ -199,23 +204,12 @@ function stageOf(site: Installation, host: Host): FaultStage {
         await store.close();
       }
     },
-    memory: () => ({
-      daemon: rssMb(host.daemon?.pid ?? 0),
-      controller: rssMb(site.controller.pid),
-    }),
+    memory,
   };
   return self;
 }
 
 const count = (text: string, pattern: RegExp): number => text.match(pattern)?.length ?? 0;
-
-function rssMb(pid: number): number {
-  try {
-    return memoryOf(pid).rssMb;
-  } catch {
-    return 0;
-  }
-}
 
 /** Commands by the mark in their arguments. */
 function byMark(rows: readonly CommandRow[]): Map<string, CommandRow> {

@@ -1,16 +1,19 @@
 /** Commands that do not behave: deaf, endless, loud, orphaned, cancelled by the thousand. */
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { Readable } from "node:stream";
 import { processesWith } from "../support/aegis.ts";
-import { type Fault, type FaultReport, type Growth, grown, holds, maxGrowthMb } from "./fault.ts";
+import { type Fault, type FaultReport, fullSpeedMb, holds } from "./fault.ts";
 import { type FaultStage, onStage } from "./stage.ts";
 
 /** The same in every row: what the call did, and that the host goes on. */
 const shown = (act: (stage: FaultStage) => Promise<string | undefined>): Promise<FaultReport> =>
   onStage({}, async (stage) => {
     await stage.recovered();
-    const before = stage.memory();
+    stage.memory.mark();
     const note = await act(stage);
     const recoveredMs = await stage.recovered();
-    const growth = grown(before, stage.memory());
+    const growth = stage.memory.grown();
     const ledger = await stage.ledger();
     return { noticedMs: null, recoveredMs, ledger, growth, ...(note === undefined ? {} : { note }) };
   });
@@ -97,35 +100,64 @@ export const toolFaults: Fault[] = [
       }),
   },
   {
-    ...{ name: "a command that prints 1 GiB", needs: [], smoke: false },
+    ...{ name: "a command that prints 1 GiB", needs: [], smoke: false, maxMb: fullSpeedMb },
     run: () =>
       shown(async (stage) => {
         const gib = 1024 * 1024 * 1024;
-        const before = stage.memory();
-        let most: Growth = { daemon: 0, controller: 0 };
-        const watch = setInterval(() => {
-          const { daemon, controller } = grown(before, stage.memory());
-          most = { daemon: Math.max(most.daemon, daemon), controller: Math.max(most.controller, controller) };
-        }, 100);
-        try {
-          const begun = performance.now();
-          const result = await outcome(stage, `yes | head -c ${gib}`, 140);
-          holds(
-            result.ok && result.stdout.bytes === gib,
-            `all of it is counted: ${result.stdout.bytes} ${result.error_message}`,
-          );
-          const bounded = most.daemon < maxGrowthMb.daemon && most.controller < maxGrowthMb.controller;
-          holds(bounded, `memory is bounded: ${JSON.stringify(most)} MB more`);
-          const seconds = (performance.now() - begun) / 1000;
-          return `${Math.round(1024 / seconds)} MiB/s, at most ${Math.round(most.daemon)} + ${Math.round(most.controller)} MB more`;
-        } finally {
-          clearInterval(watch);
-        }
+        const begun = performance.now();
+        const result = await outcome(stage, `yes | head -c ${gib}`, 140);
+        holds(
+          result.ok && result.stdout.bytes === gib,
+          `all of it is counted: ${result.stdout.bytes} ${result.error_message}`,
+        );
+        return `${Math.round(1024 / ((performance.now() - begun) / 1000))} MiB/s`;
       }),
+  },
+  {
+    ...{ name: "1 GiB waits for a reader that stands still", needs: ["linux"], smoke: false, maxMb: fullSpeedMb },
+    run: () => shown(pending),
   },
   cancels(60, true),
   cancels(10_000, false),
 ];
+
+/** Lines of numbers, 1 GiB and a little. */
+const gibibyte = "seq 118500000";
+const standsStillMs = 10_000;
+/** What a reader that stands still may cost each process, in MB. */
+const maxPendingMb = 32;
+
+/** Nobody reads for a while: the command waits, and so little of its output is anywhere in memory. Then all of it arrives. */
+async function pending({ site, memory }: FaultStage): Promise<string> {
+  const sum = Bun.spawn(["sh", "-c", `${gibibyte} | sha256sum`], { stdout: "pipe" });
+  const reader = Bun.spawn([process.execPath, join(import.meta.dir, "reader.ts"), site.httpUrl, "victim", gibibyte], {
+    env: { ...process.env, ...site.desk.env },
+    stdout: "pipe",
+  });
+  const lines = readLines(reader.stdout);
+  try {
+    holds((await lines.next()).value?.begun === true, "the first output arrives");
+    reader.kill("SIGSTOP");
+    await Bun.sleep(standsStillMs);
+    const meanwhile = memory.grown();
+    const most = Math.max(meanwhile.daemon, meanwhile.controller);
+    holds(most <= maxPendingMb, `at most ${maxPendingMb} MB more wait in memory: ${JSON.stringify(meanwhile)}`);
+    reader.kill("SIGCONT");
+    const { value: read } = await lines.next();
+    const [expected = ""] = (await new Response(sum.stdout).text()).split(" ");
+    const whole = read?.sha256 === expected && read.ok === true && read.output === "complete";
+    holds(whole && read.skipped === 0, `all of it arrives, in order: ${JSON.stringify(read)}`);
+    const { daemon, controller } = meanwhile;
+    return `${read?.bytes} bytes, sha256 equal; ${Math.round(daemon)} + ${Math.round(controller)} MB more while it waits`;
+  } finally {
+    reader.kill("SIGKILL");
+    sum.kill();
+  }
+}
+
+async function* readLines(stream: ReadableStream<Uint8Array>): AsyncGenerator<Record<string, unknown>> {
+  for await (const line of createInterface({ input: Readable.fromWeb(stream as never) })) yield JSON.parse(line);
+}
 
 function cancels(times: number, smoke: boolean): Fault {
   return {
