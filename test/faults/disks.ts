@@ -61,27 +61,8 @@ async function callsFail(stage: FaultStage, why: RegExp): Promise<void> {
 }
 
 export const diskFaults: Fault[] = [
-  {
-    ...{ name: "the controller's database locked for 8 s", needs: [], smoke: false },
-    run: () => {
-      let lock: Database | null = null;
-      return struck(
-        {},
-        {
-          noticed: false,
-          strike(stage) {
-            lock = new Database(databasePath(dataDir(stage)));
-            lock.run("BEGIN EXCLUSIVE");
-          },
-          lastsMs: 8_000,
-          heal() {
-            lock?.run("ROLLBACK");
-            lock?.close();
-          },
-        },
-      );
-    },
-  },
+  databaseLocked(8, false),
+  databaseLocked(2, true),
   {
     ...{ name: "the controller's disk full", needs: mounts, smoke: true },
     run: () => {
@@ -124,7 +105,7 @@ export const diskFaults: Fault[] = [
     },
   },
   {
-    ...{ name: "the host's state directory read-only", needs: mounts, smoke: false },
+    ...{ name: "the host's state directory read-only", needs: mounts, smoke: true },
     run: () => {
       const { prepare, cleanUp, path } = smallDisk(4);
       return struck(
@@ -142,3 +123,27 @@ export const diskFaults: Fault[] = [
     },
   },
 ];
+
+function databaseLocked(seconds: number, smoke: boolean): Fault {
+  return {
+    ...{ name: `the controller's database locked for ${seconds} s`, needs: [], smoke },
+    run: () => {
+      let lock: Database | null = null;
+      return struck(
+        {},
+        {
+          noticed: false,
+          strike(stage) {
+            lock = new Database(databasePath(dataDir(stage)));
+            lock.run("BEGIN EXCLUSIVE");
+          },
+          lastsMs: seconds * 1_000,
+          heal() {
+            lock?.run("ROLLBACK");
+            lock?.close();
+          },
+        },
+      );
+    },
+  };
+}

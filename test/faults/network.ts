@@ -64,33 +64,12 @@ export const networkFaults: Fault[] = [
         heal: () => lab.lose(0),
       })),
   },
+  lossy(10, false),
+  lossy(2, true),
+  narrow(8, false),
+  narrow(2, true),
   {
-    ...{ name: "2 % loss and 80 ms each way", needs: [...needs, "command:python3", "file:/dev/net/tun"], smoke: false },
-    run: () =>
-      overLab(
-        (lab) => ({
-          noticed: false,
-          long: "seq 200000",
-          strike: () => lab.lose(0.02),
-          lastsMs: 10_000,
-          check: () => "no session ended",
-        }),
-        (lab) => lab.delay(80),
-      ),
-  },
-  {
-    ...{ name: "32 KB/s towards the host", needs: [...needs, "command:tc"], smoke: false },
-    run: () =>
-      overLab((lab) => ({
-        noticed: false,
-        long: "seq 100000",
-        strike: () => lab.limit(32_000),
-        lastsMs: 8_000,
-        heal: () => lab.limit(0),
-      })),
-  },
-  {
-    ...{ name: "the only way out is a proxy, and it dies", needs: [...needs, "command:tinyproxy"], smoke: false },
+    ...{ name: "the only way out is a proxy, and it dies", needs: [...needs, "command:tinyproxy"], smoke: true },
     run: () =>
       inLab(async (lab) => {
         const port = 3128;
@@ -110,7 +89,7 @@ export const networkFaults: Fault[] = [
                 // From now on there would be a direct way: it must not be taken.
                 lab.forward(true);
               },
-              lastsMs: 6_000,
+              lastsMs: 4_000,
               heal: async () => {
                 lab.forward(false);
                 proxy = await proxyIn(lab, port);
@@ -129,3 +108,35 @@ export const networkFaults: Fault[] = [
       }),
   },
 ];
+
+function lossy(seconds: number, smoke: boolean): Fault {
+  return {
+    ...{ name: `2 % loss and 80 ms each way, ${seconds} s`, smoke },
+    needs: [...needs, "command:python3", "file:/dev/net/tun"],
+    run: () =>
+      overLab(
+        (lab) => ({
+          noticed: false,
+          long: `seq ${seconds * 20_000}`,
+          strike: () => lab.lose(0.02),
+          lastsMs: seconds * 1_000,
+          check: () => "no session ended",
+        }),
+        (lab) => lab.delay(80),
+      ),
+  };
+}
+
+function narrow(seconds: number, smoke: boolean): Fault {
+  return {
+    ...{ name: `32 KB/s towards the host, ${seconds} s`, needs: [...needs, "command:tc"], smoke },
+    run: () =>
+      overLab((lab) => ({
+        noticed: false,
+        long: `seq ${seconds * 12_500}`,
+        strike: () => lab.limit(32_000),
+        lastsMs: seconds * 1_000,
+        heal: () => lab.limit(0),
+      })),
+  };
+}

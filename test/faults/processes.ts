@@ -26,18 +26,8 @@ export const processFaults: Fault[] = [
         },
       ),
   },
-  {
-    ...{ name: "controller stopped for 45 s (SIGSTOP)", needs: [], smoke: false },
-    run: () =>
-      struck(
-        {},
-        {
-          strike: ({ site }) => site.controller.signal("SIGSTOP"),
-          lastsMs: 45_000,
-          heal: ({ site }) => site.controller.signal("SIGCONT"),
-        },
-      ),
-  },
+  controllerStopped(45, false),
+  controllerStopped(3, true),
   {
     ...{ name: "daemon killed (SIGKILL) mid-call and started again", needs: [], smoke: true, mayLose: true },
     run: () =>
@@ -51,26 +41,8 @@ export const processFaults: Fault[] = [
         },
       ),
   },
-  {
-    ...{ name: "daemon stopped for 45 s (a laptop asleep)", needs: [], smoke: false },
-    run: () =>
-      struck(
-        {},
-        {
-          strike: ({ host }) => host.daemon?.signal("SIGSTOP"),
-          lastsMs: 45_000,
-          heal: ({ host }) => host.daemon?.signal("SIGCONT"),
-          check({ host }) {
-            const said = host.daemon?.stderr() ?? "";
-            holds(
-              /stood still|closed the stream|Ping timeout|UNAVAILABLE|disconnected/.test(said),
-              "the old session ended",
-            );
-            return undefined;
-          },
-        },
-      ),
-  },
+  daemonStopped(45, false),
+  daemonStopped(3, true),
   {
     ...{ name: "two hosts with one key (a cloned machine)", needs: [], smoke: false },
     run: () =>
@@ -127,6 +99,47 @@ export const processFaults: Fault[] = [
       ),
   },
 ];
+
+/** Stopped for longer than a path may be silent, the session ends; for a moment, it need not. */
+const endsSession = (seconds: number) => (seconds < 30 ? { noticed: false } : {});
+
+function controllerStopped(seconds: number, smoke: boolean): Fault {
+  return {
+    ...{ name: `controller stopped for ${seconds} s (SIGSTOP)`, needs: [], smoke },
+    run: () =>
+      struck(
+        {},
+        {
+          ...endsSession(seconds),
+          strike: ({ site }) => site.controller.signal("SIGSTOP"),
+          lastsMs: seconds * 1_000,
+          heal: ({ site }) => site.controller.signal("SIGCONT"),
+        },
+      ),
+  };
+}
+
+function daemonStopped(seconds: number, smoke: boolean): Fault {
+  return {
+    ...{ name: `daemon stopped for ${seconds} s (a laptop asleep)`, needs: [], smoke },
+    run: () =>
+      struck(
+        {},
+        {
+          ...endsSession(seconds),
+          strike: ({ host }) => host.daemon?.signal("SIGSTOP"),
+          lastsMs: seconds * 1_000,
+          heal: ({ host }) => host.daemon?.signal("SIGCONT"),
+          check({ host }) {
+            const said = host.daemon?.stderr() ?? "";
+            const ended = /stood still|closed the stream|Ping timeout|UNAVAILABLE|disconnected/.test(said);
+            holds(ended || seconds < 30, "the old session ended");
+            return undefined;
+          },
+        },
+      ),
+  };
+}
 
 function processLives(pid: number): boolean {
   try {

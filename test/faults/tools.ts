@@ -99,20 +99,8 @@ export const toolFaults: Fault[] = [
         return stdout.encoding;
       }),
   },
-  {
-    ...{ name: "a command that prints 1 GiB", needs: [], smoke: false, maxMb: fullSpeedMb },
-    run: () =>
-      shown(async (stage) => {
-        const gib = 1024 * 1024 * 1024;
-        const begun = performance.now();
-        const result = await outcome(stage, `yes | head -c ${gib}`, 140);
-        holds(
-          result.ok && result.stdout.bytes === gib,
-          `all of it is counted: ${result.stdout.bytes} ${result.error_message}`,
-        );
-        return `${Math.round(1024 / ((performance.now() - begun) / 1000))} MiB/s`;
-      }),
-  },
+  prints("1 GiB", 1024, false),
+  prints("64 MiB", 64, true),
   {
     ...{ name: "1 GiB waits for a reader that stands still", needs: ["linux"], smoke: false, maxMb: fullSpeedMb },
     run: () => shown(pending),
@@ -186,6 +174,21 @@ function cancels(times: number, smoke: boolean): Fault {
         holds(cancelled >= times, `every call ends as cancelled: ${cancelled} of ${times}`);
         noneLeft(mark);
         return `${cancelled} cancelled`;
+      }),
+  };
+}
+
+function prints(amount: string, mebibytes: number, smoke: boolean): Fault {
+  return {
+    ...{ name: `a command that prints ${amount}`, needs: [], smoke, maxMb: fullSpeedMb },
+    run: () =>
+      shown(async (stage) => {
+        const bytes = mebibytes * 1024 * 1024;
+        const begun = performance.now();
+        const result = await outcome(stage, `yes | head -c ${bytes}`, 140);
+        const counted = result.ok && result.stdout.bytes === bytes;
+        holds(counted, `all of it is counted: ${result.stdout.bytes} ${result.error_message}`);
+        return `${Math.round(mebibytes / ((performance.now() - begun) / 1000))} MiB/s`;
       }),
   };
 }
