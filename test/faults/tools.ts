@@ -71,7 +71,8 @@ export const toolFaults: Fault[] = [
       }),
   },
   {
-    ...{ name: "a command that fills both pipes", needs: [], smoke: true },
+    // Zero bytes, of which each is six characters in JSON.
+    ...{ name: "a command that fills both pipes", needs: [], smoke: true, maxMb: fullSpeedMb },
     run: () =>
       shown(async (stage) => {
         const script =
