@@ -224,6 +224,22 @@ for (const implementation of implementations) {
       expect((await store.nodes("acme")).map((row) => row.nodeId)).toEqual(["n2", "n1"]);
     });
 
+    test("nodes are found by whatever they can be called, within their tenant", async () => {
+      await store.ensureTenant("other", at);
+      await store.putNode(node("aa-1", { hostName: "enrolled" }));
+      await store.putNode(node("bb-2", { capabilities: Buffer.from("\u0001calls-itself\u0002") }));
+      await store.putNode(node("cc-3"));
+      await store.describeNode("cc-3", { displayName: "given", tags: [] });
+      await store.putNode(node("dd-4", { tenantId: "other", hostName: "enrolled" }));
+      const found = async (name: string) => (await store.nodesNamed("acme", name)).map(({ nodeId }) => nodeId);
+      expect(await found("enrolled")).toEqual(["aa-1"]);
+      expect(await found("calls-itself")).toEqual(["bb-2"]);
+      expect(await found("given")).toEqual(["cc-3"]);
+      expect(await found("BB")).toEqual(["bb-2"]);
+      expect(await found("edge-cc-3")).toEqual(["cc-3"]);
+      expect(await found("nobody")).toEqual([]);
+    });
+
     test("connection, heartbeat, capabilities, disconnection and revocation change their own columns only", async () => {
       await store.putNode(node("n1"));
       await store.putNode(node("n2"));

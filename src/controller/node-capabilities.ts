@@ -1,4 +1,5 @@
 /** What a host says it is and can do, as the rest of the controller reads it. */
+import { sha256 } from "../envelope/statement.ts";
 import { aegis } from "../wire/gen/messages.js";
 import type { LiveNode } from "./dispatch-types.ts";
 
@@ -34,8 +35,24 @@ export function heartbeatMsOf(capabilities: Uint8Array): number | null {
   return heartbeatSecs > 0 ? Math.min(heartbeatSecs, maxHeartbeatSecs) * 1000 : null;
 }
 
+type Capabilities = Pick<LiveNode, "paused" | "tools"> & { facts: HostFacts };
+
+/** The hosts in use say the same with every call; reading all of it again takes longer than finding that out. */
+const maxKept = 256;
+const kept = new Map<string, Capabilities>();
+
 /** Throws on bytes that are no EdgeCapabilities. */
-export function readCapabilities(bytes: Uint8Array): Pick<LiveNode, "paused" | "tools"> & { facts: HostFacts } {
+export function readCapabilities(bytes: Uint8Array): Capabilities {
+  const key = Buffer.from(sha256(bytes)).toString("base64");
+  const known = kept.get(key) ?? decoded(bytes);
+  // The one that was asked for longest ago goes first.
+  kept.delete(key);
+  if (kept.size >= maxKept) kept.delete(kept.keys().next().value ?? "");
+  kept.set(key, known);
+  return known;
+}
+
+function decoded(bytes: Uint8Array): Capabilities {
   const { paused, tools, os, arch, localTools, mountPoints, customLabels, hostName } =
     aegis.cluster.v1.EdgeCapabilities.decode(bytes);
   const described = tools.map((tool) => {

@@ -38,7 +38,7 @@ export function createTargets({ store, nodes }: { store: Store; nodes: LiveNodes
     return row?.tenantId === tenantId ? knownHost(row) : null;
   }
   const find = async (tenantId: string, name: string): Promise<KnownHost> =>
-    (await byFullId(tenantId, name)) ?? pick(await hosts(tenantId), name);
+    (await byFullId(tenantId, name)) ?? pick((await store.nodesNamed(tenantId, name)).map(knownHost), name);
 
   async function chosen(tenantId: string, target: Target): Promise<KnownHost[]> {
     if (typeof target === "object" && "Node" in target) return [await find(tenantId, target.Node)];

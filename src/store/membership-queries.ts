@@ -70,6 +70,17 @@ export function membershipQueries(perform: Perform, loosely: Perform): Membershi
       perform((db) => db.value("SELECT node_id FROM node_keys WHERE key_id = $keyId", { keyId }) as string | null),
     nodes: (tenantId) =>
       perform((db) => db.all(nodes, "WHERE tenant_id = $tenantId ORDER BY host_name, node_id", { tenantId })),
+    nodesNamed: (tenantId, name) =>
+      perform((db) =>
+        db.all(
+          nodes,
+          // What a host calls itself stands in its capabilities, as it is.
+          `WHERE tenant_id = $tenantId AND (substr(node_id, 1, length($name)) = lower($name)
+            OR $name IN (display_name, host_name, 'edge-' || substr(node_id, 1, 8)) OR instr(capabilities, $bytes) > 0)
+            ORDER BY host_name, node_id`,
+          { tenantId, name, bytes: Buffer.from(name) },
+        ),
+      ),
     nodeCount: () => perform((db) => db.value("SELECT count(*) FROM nodes WHERE revoked_at IS NULL", {}) as number),
     compatNodeCount: () =>
       perform(

@@ -199,6 +199,8 @@ export interface MembershipQueries {
   /** The node that has, or ever had, this key (SHA-256 of the raw key), revoked ones included. */
   nodeIdByKeyId(keyId: Uint8Array): Promise<string | null>;
   nodes(tenantId: string): Promise<NodeRow[]>;
+  /** Every node that `name` can mean: by the start of its id, by a name it was given, or by one it says it has; and perhaps more. */
+  nodesNamed(tenantId: string, name: string): Promise<NodeRow[]>;
   /** How many of all tenants are not revoked. */
   nodeCount(): Promise<number>;
   /** Those of them with compat sessions. */
