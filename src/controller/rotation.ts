@@ -1,7 +1,7 @@
 /** New keys and new tokens for known hosts: asked for with the key they have, granted once, and with both keys good for a while. */
 import type { Claims } from "../envelope/jwt.ts";
 import { readOperatorChallenge } from "../envelope/operator.ts";
-import { importPublicKey, importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
+import { importPublicKey, importSigningKey, importStoredKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
 import {
   type Rotation,
   readRotation,
@@ -188,7 +188,7 @@ export async function sessionKey(
   claims: Claims<"node">,
   now: number,
 ): Promise<{ key: PublicKey; untilMs: number | null } | null> {
-  const current = importPublicKey(row.publicKey);
+  const current = importStoredKey(row.publicKey);
   if (current && isBoundTo(claims, current)) return { key: current, untilMs: null };
   const previous = await previousKey(queries, row.nodeId, now);
   return previous && isBoundTo(claims, previous.key) ? previous : null;
@@ -202,7 +202,7 @@ export async function resultKey(
   now: number,
 ): Promise<PublicKey | null> {
   const row = await queries.node(nodeId);
-  if (row && Buffer.from(sha256(row.publicKey)).equals(keyId)) return importPublicKey(row.publicKey);
+  if (row && Buffer.from(sha256(row.publicKey)).equals(keyId)) return importStoredKey(row.publicKey);
   const previous = await previousKey(queries, nodeId, now);
   return previous && Buffer.from(previous.key.keyId).equals(keyId) ? previous.key : null;
 }
