@@ -249,7 +249,7 @@ for (const implementation of implementations) {
         ...{ capabilities: bytes("caps"), softwareVersion: "2.0" },
       });
       expect(await store.node("n1")).toEqual(expected);
-      await store.nodeHeartbeat("n1", at + 2);
+      await store.nodeHeartbeats(new Map([["n1", at + 2]]));
       await store.nodeCapabilities("n1", bytes("more"));
       expected = { ...expected, lastHeartbeatAt: at + 2, capabilities: bytes("more") };
       expect(await store.node("n1")).toEqual(expected);

@@ -22,7 +22,7 @@ beforeEach(async () => {
   await controller.enroll(host, { seal: "compat" });
   const { store, sessions, time, log } = controller;
   const ledger = resultLedger({ store, time, log });
-  door = createCompatDoor({ store, sessions, time, log, clock, ledger, keys: controller.strict.keys });
+  door = createCompatDoor({ store, sessions, time, log, clock, ledger, keys: controller.strict.keys, heard: () => {} });
 });
 
 interface Arrival {

@@ -41,6 +41,8 @@ export interface CompatDoorOptions {
   requireStrict?: boolean;
   /** A host of this tenant is alive. */
   onHeartbeat?: (tenantId: string) => void;
+  /** This host was heard now. */
+  heard: (nodeId: string) => void;
 }
 
 /** One stream whose Hello was accepted. */
@@ -169,7 +171,6 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
     const left = new AbortController();
     const noted = (change: Promise<void>): Promise<void> =>
       change.catch((error: unknown) => log.error("store_failed", { node_id: nodeId, error: AegisError.from(error) }));
-    const heartbeat = newestOnly<void>(() => noted(store.nodeHeartbeat(nodeId, time())));
     let session: CompatSession | null = null;
     let remove: (() => void) | null = null;
     return {
@@ -186,7 +187,7 @@ export function createCompatDoor(options: CompatDoorOptions): CompatDoor {
           capabilities,
           onHeartbeat() {
             options.onHeartbeat?.(tenantId);
-            heartbeat();
+            options.heard(nodeId);
           },
           onCapabilities: newestOnly((bytes) => noted(store.nodeCapabilities(nodeId, bytes))),
         });

@@ -18,6 +18,7 @@ import { toLong, whole } from "../wire/whole.ts";
 import { noteArrival } from "./arrival.ts";
 import { type CompatAnswer, createCompatDoor } from "./compat-door.ts";
 import type { CompatStream } from "./compat-session.ts";
+import { createHeartbeats } from "./heartbeats.ts";
 import type { KeysetStep } from "./key-changes.ts";
 import type { ControllerKeys } from "./keys.ts";
 import { keysetsSince } from "./keysets.ts";
@@ -95,7 +96,8 @@ export interface Doorman {
 
 export function createDoorman(options: DoormanOptions): Doorman {
   const { store, keys, sessions, clock, time, log } = options;
-  const compatDoor = createCompatDoor(options);
+  const heard = createHeartbeats(options);
+  const compatDoor = createCompatDoor({ ...options, heard });
   const waiting = new Map<string, number>();
   let waitingInAll = 0;
   let saidFullAt = Number.NEGATIVE_INFINITY;
@@ -269,7 +271,6 @@ export function createDoorman(options: DoormanOptions): Doorman {
       place.leave();
       const capabilities = unconfirmed?.capabilities ?? new Uint8Array();
       unconfirmed = null;
-      const heartbeat = newestOnly<void>(() => noted(store.nodeHeartbeat(nodeId, time())));
       session = nodeSession({
         ...options,
         nodeId,
@@ -283,7 +284,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
         signerOf: (keyId) => resultKey(store, nodeId, keyId, time()),
         onHeartbeat() {
           options.onHeartbeat?.(tenantId);
-          heartbeat();
+          heard(nodeId);
         },
         onKeyset: newestOnly((version) => noted(store.nodeKnowsKeyset(nodeId, version))),
         onCapabilities: newestOnly((capabilities) => noted(store.nodeCapabilities(nodeId, capabilities))),

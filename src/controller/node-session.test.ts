@@ -36,10 +36,10 @@ describe("a heartbeat", () => {
   test("that comes with a thousand others is written a few times, and the last one counts", async () => {
     let writes = 0;
     const one = await stage();
-    const { nodeHeartbeat } = one.store;
-    one.store.nodeHeartbeat = (...given) => {
+    const { nodeHeartbeats } = one.store;
+    one.store.nodeHeartbeats = (...given) => {
       writes++;
-      return nodeHeartbeat(...given);
+      return nodeHeartbeats(...given);
     };
     for (let n = 0; n < 1_000; n++) one.rogue.send(sealed(one.rogue.frame("heartbeat", new Uint8Array())));
     await settled();

@@ -118,8 +118,13 @@ export function membershipQueries(perform: Perform, loosely: Perform): Membershi
       ),
     nodeCapabilities: (nodeId, capabilities) =>
       note("UPDATE nodes SET capabilities = $capabilities WHERE node_id = $nodeId", { nodeId, capabilities }),
-    nodeHeartbeat: (nodeId, at) =>
-      note("UPDATE nodes SET last_heartbeat_at = $at WHERE node_id = $nodeId", { nodeId, at }),
+    nodeHeartbeats: (heard) =>
+      loosely((db) =>
+        db.together(() => {
+          for (const [nodeId, at] of heard)
+            db.run("UPDATE nodes SET last_heartbeat_at = $at WHERE node_id = $nodeId", { nodeId, at });
+        }),
+      ),
     nodeDisconnected: (nodeId) => note("UPDATE nodes SET connected_since = NULL WHERE node_id = $nodeId", { nodeId }),
     describeNode: (nodeId, { displayName, tags }) =>
       change("UPDATE nodes SET display_name = $displayName, tags = $tags WHERE node_id = $nodeId", {

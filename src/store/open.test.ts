@@ -67,7 +67,7 @@ test("a change waits for the disk, and nothing that comes after it waits for tha
     alone: store.ensureTenant("acme", 1),
     together: store.transaction((tx) => tx.ensureTenant("other", 1)),
     committed: store.transaction((tx) => tx.ensureTenant("third", 1), { wait: "commit" }),
-    noted: store.nodeHeartbeat("n1", 1),
+    noted: store.nodeHeartbeats(new Map([["n1", 1]])),
     read: store.tenants(),
     nothing: store.transaction((tx) => tx.tenants()),
   };

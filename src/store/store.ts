@@ -212,7 +212,8 @@ export interface MembershipQueries {
   /** False, and nothing changes, when the node is revoked. */
   nodeConnected(nodeId: string, at: number, capabilities: Uint8Array, softwareVersion: string): Promise<boolean>;
   nodeCapabilities(nodeId: string, capabilities: Uint8Array): Promise<void>;
-  nodeHeartbeat(nodeId: string, at: number): Promise<void>;
+  /** Node id -> when it was heard. */
+  nodeHeartbeats(heard: ReadonlyMap<string, number>): Promise<void>;
   nodeDisconnected(nodeId: string): Promise<void>;
   /** What operators call it and how they tag it. */
   describeNode(nodeId: string, description: Pick<NodeRow, "displayName" | "tags">): Promise<void>;

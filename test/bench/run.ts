@@ -35,7 +35,11 @@ async function measured(name: string, minutes: number, flags: readonly string[])
     isLate = true;
     endAll();
   }, minutes * 60_000);
-  process.once("exit", endAll);
+  const clear = () => {
+    endAll();
+    rmSync(scratch, { recursive: true, force: true });
+  };
+  process.once("exit", clear);
   try {
     let text = "";
     child.stdout?.setEncoding("utf8").on("data", (chunk: string) => {
@@ -47,9 +51,8 @@ async function measured(name: string, minutes: number, flags: readonly string[])
     return { kind: "measured", tables: JSON.parse(text) as Table[] };
   } finally {
     clearTimeout(patience);
-    process.off("exit", endAll);
-    endAll();
-    rmSync(scratch, { recursive: true, force: true });
+    process.off("exit", clear);
+    clear();
   }
 }
 
