@@ -45,7 +45,8 @@ for (const name of Object.keys(benches))
     expect([exit, exit === 0 ? "" : stderr]).toEqual([0, ""]);
     const tables = JSON.parse(stdout) as Table[];
     expect(tables.length).toBeGreaterThan(0);
-    for (const { columns, rows } of tables) {
+    for (const { columns, rows, notes } of tables) {
+      expect(notes.filter((note) => note.startsWith("failed:"))).toEqual([]);
       expect(rows.length).toBeGreaterThan(0);
       for (const row of rows) expect(row).toHaveLength(columns.length);
       expect(rows.flat().filter((cell) => /NaN|undefined|Infinity/.test(cell))).toEqual([]);

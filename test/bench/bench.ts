@@ -5,7 +5,7 @@ export interface Table {
   title: string;
   columns: readonly string[];
   rows: readonly (readonly string[])[];
-  /** How the figures were got, and what to know before comparing them. */
+  /** How the figures were got, and what to know before comparing them. One that begins with `failed:` fails the bench. */
   notes: readonly string[];
 }
 

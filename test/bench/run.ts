@@ -77,7 +77,11 @@ async function main(words: readonly string[]): Promise<number> {
     const outcome = await measured(name, benches[name]?.minutes ?? 0, flags);
     const seconds = ((performance.now() - began) / 1000).toFixed(0);
     if (outcome.kind === "failed") failures[name] = outcome.reason;
-    else results[name] = outcome.tables;
+    else {
+      results[name] = outcome.tables;
+      const told = outcome.tables.flatMap(({ notes }) => notes).find((note) => note.startsWith("failed:"));
+      if (told !== undefined) failures[name] = told;
+    }
     process.stderr.write(
       `${name}: ${outcome.kind === "failed" ? `FAILED: ${outcome.reason}` : "done"}, ${seconds} s\n`,
     );
