@@ -506,6 +506,31 @@ describe("nothing is placed when", () => {
   });
 });
 
+describe("nothing is placed when the system gives no room:", () => {
+  needs(
+    "root",
+    "linux",
+    "command:mount",
+  )("the temporary folder is full, or the target can only be read", async () => {
+    const folder = newFolder();
+    mkdirSync(folder);
+    expect(Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=2m,mode=755", "tmpfs", folder]).exitCode).toBe(0);
+    try {
+      copyFileSync(join(scratch, "old-aegis"), join(folder, "aegis"));
+      const env = { AEGIS_INSTALL_DIR: folder };
+      const full = await install({ args: ["--from", release.folder], env: { ...env, TMPDIR: folder } });
+      expect(full).toMatchObject({ exit: 1, said: expect.stringContaining(`cannot copy ${release.folder}`) });
+      expect(readdirSync(folder)).toEqual(["aegis"]);
+      expect(Bun.spawnSync(["mount", "-o", "remount,ro", folder]).exitCode).toBe(0);
+      const readOnly = await install({ args: ["--from", older.folder], env });
+      expect(readOnly).toMatchObject({ exit: 1, said: expect.stringContaining("what was there is unchanged") });
+      expect(readFileSync(join(folder, "aegis")).equals(readFileSync(join(scratch, "old-aegis")))).toBe(true);
+    } finally {
+      Bun.spawnSync(["umount", folder]);
+    }
+  });
+});
+
 describe("the one address", () => {
   test("gives PowerShell its script and everybody else the shell's", async () => {
     const get = async (agent: string) =>

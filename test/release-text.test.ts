@@ -3,6 +3,9 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import Ajv from "ajv";
+import addFormats from "ajv-formats";
+import { bill } from "../install/components.ts";
 import { formula } from "../install/homebrew.ts";
 import { releaseKey } from "../install/release-key.ts";
 import { releaseTargets } from "../install/targets.ts";
@@ -58,6 +61,32 @@ describe("install.ps1", () => {
 
   test("is ASCII, so that no code page changes it", () => {
     expect(source).toMatch(/^[\x09\x0a\x20-\x7e]*$/);
+  });
+});
+
+describe("the bill of materials", () => {
+  const folder = join(root, "node_modules/@cyclonedx/cyclonedx-library/res/schema");
+  const schema = (name: string) => JSON.parse(readFileSync(join(folder, `${name}.SNAPSHOT.schema.json`), "utf8"));
+  const ajv = addFormats(new Ajv({ strict: false, formats: { "idn-email": true, "iri-reference": true } }));
+  for (const name of ["spdx", "jsf-0.82"])
+    ajv.addSchema(schema(name), `http://cyclonedx.org/schema/${name}.SNAPSHOT.schema.json`);
+  const isBill = ajv.compile(schema("bom-1.5"));
+  const parsed = () => JSON.parse(bill("1.2.3"));
+
+  test("is CycloneDX 1.5 to its authors' schema, names what no lockfile sees, and each part once", () => {
+    const document = parsed();
+    expect(isBill(document) || isBill.errors).toBe(true);
+    const names = document.components.map(({ name }: { name: string }) => name);
+    expect(names).toEqual(expect.arrayContaining(["bun", "JavaScriptCore", "@grpc/grpc-js", "zod"]));
+    const refs = document.components.map((component: Record<string, unknown>) => component["bom-ref"]);
+    expect(new Set(refs).size).toBe(refs.length);
+  });
+
+  test("with a licence that SPDX does not know, or a part without a name, would be refused", () => {
+    const [unknown, nameless] = [parsed(), parsed()];
+    unknown.components[0].licenses[0].license.id = "MITish";
+    delete nameless.components[1].name;
+    expect([isBill(unknown), isBill(nameless)]).toEqual([false, false]);
   });
 });
 

@@ -21,7 +21,7 @@ import { systemProgram } from "../src/platform/system-program.ts";
 import { fetchArchive, folderSource, offered, webSource } from "../src/release/source.ts";
 import { archiveFor, readSums } from "../src/release/sums.ts";
 import { executableIn, packageManagerOf, placeExecutable, previousPath, rollBack } from "../src/release/swap.ts";
-import { take, type UpdateOptions } from "../src/release/update.ts";
+import { look, take, type UpdateOptions } from "../src/release/update.ts";
 import { needs } from "./support/needs.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "aegis-release-"));
@@ -293,6 +293,32 @@ describe("an update", () => {
     expect(readdirSync(downloads)).toEqual([]);
     expect(statSync(downloads).mode & 0o777).toBe(0o700);
     expect(readdirSync(place).sort()).toEqual(["aegis", "aegis.previous", "downloads"]);
+    web.stop();
+  });
+
+  test("to an older release is refused unless it was asked for by name", async () => {
+    const { executable } = await staged("");
+    const source = folderSource(folder);
+    const asked = { ...options(executable, "http://127.0.0.1:1", null), source };
+    expect(await look(asked)).toMatchObject({ kind: "newer", artefact: { version: "0.2.0" } });
+    expect(await look({ ...asked, current: "0.2.0" })).toEqual({ kind: "current", version: "0.2.0" });
+    for (const current of ["0.2.1", "0.10.0", "1.0.0-rc.1"]) {
+      await expect(look({ ...asked, current })).rejects.toThrow(`0.2.0, which is older than this ${current}`);
+      expect(await look({ ...asked, current, pinned: true })).toMatchObject({ kind: "newer" });
+    }
+    expect(await look({ ...asked, current: "0.2.0-rc.1" })).toMatchObject({ kind: "newer" });
+  });
+
+  test("of what Homebrew owns is Homebrew's, and nothing is fetched", async () => {
+    const { place, archive, artefact } = await staged("");
+    const cellar = join(place, "Cellar/aegis-cli/0.1.0/bin");
+    mkdirSync(cellar, { recursive: true });
+    writeFileSync(join(cellar, "aegis"), "old");
+    symlinkSync(join(cellar, "aegis"), join(place, "linked"));
+    const web = await breaking(archive, 0);
+    await expect(take(options(join(place, "linked"), web.url, null), artefact)).rejects.toThrow("belongs to Homebrew");
+    expect(web.asked).toEqual([]);
+    expect(readFileSync(join(cellar, "aegis"), "utf8")).toBe("old");
     web.stop();
   });
 

@@ -1,12 +1,13 @@
 /** `aegis update` on a real systemd: by hand, asked for by an operator, and undone when the new executable does not connect. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { compile, hardening, stampedConstants } from "../install/build.ts";
 import { releaseKey } from "../install/release-key.ts";
 import manifest from "../package.json" with { type: "json" };
-import { hostTarget, miniRelease } from "./support/mini-release.ts";
+import { installation } from "./support/installation.ts";
+import { hostTarget, miniRelease, mirror as serve } from "./support/mini-release.ts";
 import { missing, needs } from "./support/needs.ts";
 import { type SystemdBench, systemdBench } from "./support/systemd-bench.ts";
 
@@ -70,6 +71,45 @@ const restore = () =>
   bench.user(
     "cp /usr/local/bin/aegis ~/.local/bin/aegis.x && mv ~/.local/bin/aegis.x ~/.local/bin/aegis && ~/.local/bin/aegis edge service restart",
   );
+
+describe("without a service", () => {
+  needs("command:script")("shows its progress on a terminal, and replaces the executable it is", async () => {
+    const home = mkdtempSync(join(tmpdir(), "aegis-desk-"));
+    const executable = join(home, "aegis");
+    cpSync(join(import.meta.dir, "../dist/aegis"), executable);
+    const fake = join(home, "fake");
+    writeFileSync(fake, `#!/bin/sh\necho "aegis ${newer}"\n`, { mode: 0o755 });
+    const release = miniRelease(newer, fake);
+    const web = serve({ latest: release.folder });
+    const child = Bun.spawn(["script", "-qec", `${executable} update`, "/dev/null"], {
+      env: { HOME: home, PATH: process.env.PATH, AEGIS_BASE_URL: web.url, TERM: "xterm" },
+      stdin: "ignore",
+      stdout: "pipe",
+    });
+    const said = await new Response(child.stdout).text();
+    expect(said).toMatch(/\r[\d.]+ of [\d.]+ MB/);
+    expect(said).toContain(`aegis ${manifest.version} was replaced by ${newer}`);
+    expect(readFileSync(executable, "utf8")).toBe(readFileSync(fake, "utf8"));
+    expect(readdirSync(join(home, ".aegis/update"))).toEqual([]);
+    web.stop();
+    for (const folder of [home, release.folder]) rmSync(folder, { recursive: true });
+  });
+
+  test("a host that cannot update itself ends the fleet's update before the next is asked", async () => {
+    const site = await installation();
+    try {
+      for (const name of ["first", "second"]) await site.addHost(name, { enroll: ["--full-access"] });
+      const ran = await site.desk.run("edge", "fleet", "update", "--target", "all", "--yes", "-o", "json");
+      expect(ran.exit).toBe(6);
+      expect(JSON.parse(ran.stdout)).toMatchObject([
+        { name: "first", ok: false, message: expect.stringContaining("nothing on this host waits for such requests") },
+      ]);
+      expect(JSON.parse(ran.stdout)).toHaveLength(1);
+    } finally {
+      await site.close();
+    }
+  });
+});
 
 describe("by hand", () => {
   onSystemd("a newer release is seen, taken, and the service runs it; --rollback brings the old one back", async () => {
