@@ -26,8 +26,10 @@ export function writeTarballs(folder: string, out: string, epochSeconds: number)
   ];
   const tar = packed(["tar", ...order, "--mode=go-w", "-C", parent, "-cf", "-", name]);
   writeFileSync(`${out}.tar.gz`, packed(["gzip", "-6n"], tar));
+  // Jumps made absolute are found again more often. Shorter matches count as good: a third less time for 1 % in size.
+  const filters = [...(name.endsWith("-x64") ? ["--x86"] : []), "--lzma2=preset=6,nice=20"];
   // Always two threads: how many there are decides about the bytes.
-  writeFileSync(`${out}.tar.xz`, packed(["xz", "-6", "--threads=2", "--format=xz"], tar));
+  writeFileSync(`${out}.tar.xz`, packed(["xz", ...filters, "--threads=2", "--format=xz"], tar));
 }
 
 /** Writes `OUT.zip` of `folder`. Zip times have no zone, so the parts of the UTC time are written as they are. */

@@ -175,7 +175,7 @@ describe("the release", () => {
     figure(`build of five targets: ${seconds(started)}`);
     for (const name of ["SHA256SUMS", "SHA256SUMS.sig"])
       expect(readFileSync(join(folder, "dist", name)).equals(readFileSync(join(dist, name)))).toBe(true);
-  }, 3_600_000); // most of it xz, four times 80 s of a processor
+  }, 3_600_000); // most of it xz, four times a minute of a processor
 });
 
 describe("install.sh, with these archives from a mirror", () => {
