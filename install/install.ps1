@@ -133,11 +133,15 @@ function Install-Aegis {
             $target = Join-Path $folder $file
             Remove-Item -Path "$target.old-*" -Force -ErrorAction SilentlyContinue
             $aside = "$target.old-" + [Guid]::NewGuid().ToString('N')
-            Copy-Item -LiteralPath (Join-Path $fresh $file) -Destination "$target.new" -Force
-            # A running executable can be renamed but not overwritten.
-            if (Test-Path -LiteralPath $target) { Move-Item -LiteralPath $target -Destination $aside }
-            try { Move-Item -LiteralPath "$target.new" -Destination $target }
+            try {
+                Copy-Item -LiteralPath (Join-Path $fresh $file) -Destination "$target.new" -Force
+                # A running executable can be renamed but not overwritten.
+                if (Test-Path -LiteralPath $target) { Move-Item -LiteralPath $target -Destination $aside }
+                Move-Item -LiteralPath "$target.new" -Destination $target
+            }
             finally {
+                # Also after Ctrl-C: the old one comes back, and nothing half-written stays.
+                Remove-Item -LiteralPath "$target.new" -Force -ErrorAction SilentlyContinue
                 if ((Test-Path -LiteralPath $aside) -and -not (Test-Path -LiteralPath $target)) {
                     Move-Item -LiteralPath $aside -Destination $target
                 }
