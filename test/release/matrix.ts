@@ -152,30 +152,6 @@ describe("the release", () => {
       expect(Math.min(...files.map(({ bytes }) => bytes))).toBeLessThanOrEqual(45_000_000);
     }
   });
-
-  test("comes out the same, byte for byte, from another folder", () => {
-    const dirty = sh(
-      "git status --porcelain -- src proto install package-lock.json README.md LICENSE",
-      root,
-    ).stdout.toString();
-    expect(dirty).toBe("");
-    // What lies in dist/ is one run, and this is the other.
-    expect(manifest.commit).toBe(sh("git rev-parse --short=12 HEAD", root).stdout.toString().trim());
-    const folder = join(scratch, "a longer name/two");
-    mkdirSync(folder, { recursive: true });
-    expect(sh(`git clone -q '${root}' .`, folder).exitCode).toBe(0);
-    symlinkSync(join(root, "node_modules"), join(folder, "node_modules"));
-    cpSync(join(root, "install/runtimes/node_modules"), join(folder, "install/runtimes/node_modules"), {
-      recursive: true,
-    });
-    const started = performance.now();
-    const built = sh(`'${process.execPath}' install/release.ts`, folder);
-    expect(built.stderr.toString()).toContain("signed with");
-    expect(built.exitCode).toBe(0);
-    figure(`build of five targets: ${seconds(started)}`);
-    for (const name of ["SHA256SUMS", "SHA256SUMS.sig"])
-      expect(readFileSync(join(folder, "dist", name)).equals(readFileSync(join(dist, name)))).toBe(true);
-  }, 3_600_000); // most of it xz, four times a minute of a processor
 });
 
 describe("install.sh, with these archives from a mirror", () => {
@@ -407,3 +383,28 @@ describe("windows-x64 under wine", () => {
     for (const size of [16, 32, 48]) expect(icons).toContain(`--width=${size} --height=${size} --bit-depth=32`);
   });
 });
+
+// Last, because it takes as long as everything else.
+test("the release comes out the same, byte for byte, from another folder", () => {
+  const dirty = sh(
+    "git status --porcelain -- src proto install package-lock.json README.md LICENSE",
+    root,
+  ).stdout.toString();
+  expect(dirty).toBe("");
+  // What lies in dist/ is one run, and this is the other.
+  expect(manifest.commit).toBe(sh("git rev-parse --short=12 HEAD", root).stdout.toString().trim());
+  const folder = join(scratch, "a longer name/two");
+  mkdirSync(folder, { recursive: true });
+  expect(sh(`git clone -q '${root}' .`, folder).exitCode).toBe(0);
+  symlinkSync(join(root, "node_modules"), join(folder, "node_modules"));
+  cpSync(join(root, "install/runtimes/node_modules"), join(folder, "install/runtimes/node_modules"), {
+    recursive: true,
+  });
+  const started = performance.now();
+  const built = sh(`'${process.execPath}' install/release.ts`, folder);
+  expect(built.stderr.toString()).toContain("signed with");
+  expect(built.exitCode).toBe(0);
+  figure(`build of five targets: ${seconds(started)}`);
+  for (const name of ["SHA256SUMS", "SHA256SUMS.sig"])
+    expect(readFileSync(join(folder, "dist", name)).equals(readFileSync(join(dist, name)))).toBe(true);
+}, 3_600_000); // most of it xz, four times a minute of a processor
