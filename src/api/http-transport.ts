@@ -4,7 +4,9 @@ import { AegisError, type ErrorCode, errorTable, isErrorCode } from "../errors.t
 import type { Secret } from "../platform/log.ts";
 import { isLoopback } from "../platform/loopback.ts";
 import { type TraceContext, traceparent } from "../platform/trace-context.ts";
+import { version } from "../version.ts";
 import { readValue } from "./read.ts";
+import { apiVersion, apiVersionHeader } from "./version.ts";
 
 export interface TransportOptions {
   /** Where the API is, such as `https://controller.example:8088`. */
@@ -134,6 +136,13 @@ function unreachable(base: URL, cause: unknown): AegisError {
 
 /** The server's own code, message and hint; where a proxy answered instead, what its status means. */
 async function refusal(response: Response): Promise<AegisError> {
+  const spoken = Number(response.headers.get(apiVersionHeader) ?? apiVersion);
+  if (spoken !== apiVersion && response.status === 404)
+    return new AegisError(
+      "unprocessable",
+      `${new URL(response.url).origin} speaks version ${spoken} of the API, and this aegis (${version}) speaks ${apiVersion}`,
+      { hint: spoken > apiVersion ? "update this one: aegis update" : "update the controller: aegis update, there" },
+    );
   const { errorBodySchema } = await import("./types.ts");
   const body = readValue(errorBodySchema, await response.json().catch(() => undefined));
   const known = body.kind === "value" ? body.value.error : null;

@@ -4,10 +4,11 @@
  */
 
 import { type Frame, maxBodyBytes } from "../envelope/frame.ts";
-import { answerHello, type HeardHello, hearHello } from "../envelope/handshake.ts";
+import { answerHello, type HeardHello, type HelloName, hearHello } from "../envelope/handshake.ts";
 import { readUnverified, verifyJwt } from "../envelope/jwt.ts";
 import { importSigningKey, newSeed, type PublicKey } from "../envelope/public-key.ts";
 import { signRefusal } from "../envelope/refusal.ts";
+import { versionSkew } from "../envelope/versions.ts";
 import { AegisError, type ErrorCode, errorTable } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
@@ -94,6 +95,12 @@ export interface Doorman {
   hello(hello: HelloEvent, stream: SessionStream & CompatStream, place: Place): Promise<Answer>;
 }
 
+/** What a refusal is among gRPC's, beside what it says itself. */
+const refusalCodes: Partial<Record<aegis.cluster.v1.GoodbyeReason, ErrorCode>> = {
+  [GoodbyeReason.GOODBYE_REASON_REVOKED]: "forbidden",
+  [GoodbyeReason.GOODBYE_REASON_UPGRADE_REQUIRED]: "precondition_failed",
+};
+
 export function createDoorman(options: DoormanOptions): Doorman {
   const { store, keys, sessions, clock, time, log } = options;
   const heard = createHeartbeats(options);
@@ -114,7 +121,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
 
   /** A refusal that this daemon can believe, because it names the Hello it answers, by a key that it can know. */
   async function signed(
-    { nodeId, sealHello, keysetVersion }: HeardHello,
+    { nodeId, sealHello, keysetVersion }: HelloName,
     reason: aegis.cluster.v1.GoodbyeReason,
     message: string,
     retryAfterMs = 0,
@@ -124,7 +131,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
     const said = SealRefusal.encode({ reason, retryAfterMs: toLong(retryAfterMs), signature }).finish();
     const withChain = withRawFields(said, refusalChainField, chain);
     const trailer = withChain.length <= maxTrailerBytes ? withChain : said;
-    return refused(reason === GoodbyeReason.GOODBYE_REASON_REVOKED ? "forbidden" : "unauthenticated", message, trailer);
+    return refused(refusalCodes[reason] ?? "unauthenticated", message, trailer);
   }
 
   async function judge(
@@ -150,8 +157,13 @@ export function createDoorman(options: DoormanOptions): Doorman {
     const signature = event.sealHelloSignature ?? new Uint8Array();
     const heard = hearHello({ nodeId: claims.sub, streamId: event.streamId ?? "", sealHello, signature, nodeKey });
     if (heard.kind === "refused") {
-      log.warn("hello_refused", { node_id: claims.sub, reason: heard.reason });
-      return stranger;
+      const { reason } = heard;
+      log.warn("hello_refused", {
+        ...{ node_id: claims.sub, reason, ...(reason === "version" ? { versions: heard.versions.slice(0, 8) } : {}) },
+      });
+      if (reason !== "version" || row?.tenantId !== claims.tid) return stranger;
+      const words = versionSkew("this controller", "the host", heard.versions);
+      return await signed(heard, GoodbyeReason.GOODBYE_REASON_UPGRADE_REQUIRED, words);
     }
     const { hello } = heard;
     if (!row || !known || claims.tid !== row.tenantId || hello.controllerId !== controllerId) return stranger;

@@ -4,6 +4,7 @@ import { nonceBytes, signEnrollGrant, verifyEnrollProof, verifyRekeyProof } from
 import { type Claims, signJwt, verifyJwt } from "../envelope/jwt.ts";
 import { importPublicKey } from "../envelope/public-key.ts";
 import { uuidBytes } from "../envelope/statement.ts";
+import { speaks, versionSkew } from "../envelope/versions.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import { limits } from "../platform/limits.ts";
@@ -118,7 +119,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         throw new AegisError("invalid_request", "role must be NODE_ROLE_EDGE: this controller knows edges only");
       if (!request.capabilities)
         throw new AegisError("invalid_request", "capabilities must be present, even when empty");
-      const strict = sealVersions?.includes(1) ?? false;
+      const strict = sealVersions?.some(speaks) ?? false;
+      // Ours, of another time: it must not be taken for the peer's, which offers none.
+      if (!strict && sealVersions && sealVersions.length > 0)
+        throw new AegisError("precondition_failed", versionSkew("this controller", "this host", sealVersions));
       if (!strict && options.requireStrict) throw strictOnly();
       const nonce = randomBytes(nonceBytes);
       // Checking a key costs a millisecond, so an address that is over its limit gets none checked.

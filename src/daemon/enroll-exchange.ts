@@ -3,10 +3,10 @@
  * returned here was believed without a signature that leads to the root key in the token.
  */
 import { nonceBytes, signEnrollProof, signRekeyProof, verifyEnrollGrant } from "../envelope/enrollment.ts";
-import { sealVersions } from "../envelope/handshake.ts";
 import type { Claims } from "../envelope/jwt.ts";
 import { advance, type TrustedKeyset, trustFirst } from "../envelope/keyset.ts";
 import type { SigningKey } from "../envelope/public-key.ts";
+import { sealVersions } from "../envelope/versions.ts";
 import { AegisError } from "../errors.ts";
 import { aegis } from "../wire/gen/messages.js";
 import { EnrollError, type EnrollStep } from "./enroll-error.ts";

@@ -6,6 +6,7 @@ import { canonicalPayload, innerOf, signCompat } from "../envelope/compat.ts";
 import { type Freshness, freshness, tickMs } from "../envelope/freshness.ts";
 import { type PendingHello, sayHello } from "../envelope/handshake.ts";
 import type { TrustedKeyset } from "../envelope/keyset.ts";
+import { versionSkew } from "../envelope/versions.ts";
 import { AegisError } from "../errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
@@ -113,7 +114,12 @@ async function oneStream(options: SessionOptions, signal: AbortSignal): Promise<
     const accepted = frame ? hello.accept(frame) : ({ kind: "refused", reason: "accept_expected" } as const);
     if (accepted.kind === "refused") {
       if (alarming.has(accepted.reason)) log.error(accepted.reason, { trusted: options.keyset().version });
-      throw new AegisError("unavailable", `seal_frame: the controller's ACCEPT is refused: ${accepted.reason}`);
+      throw new AegisError(
+        "unavailable",
+        accepted.reason === "version"
+          ? versionSkew("this host", "the controller", [accepted.version])
+          : `seal_frame: the controller's ACCEPT is refused: ${accepted.reason}`,
+      );
     }
     const fresh = freshness({
       serverTimeMs: accepted.serverTimeMs,

@@ -25,11 +25,9 @@ import {
 import { advance, type KeysetFailure, type TrustedKeyset } from "./keyset.ts";
 import type { PublicKey, SigningKey } from "./public-key.ts";
 import { sha256, statement, uuidBytes, uuidFromBytes } from "./statement.ts";
+import { sealVersions, speaks } from "./versions.ts";
 
 const { SealAccept, SealHello } = aegis.cluster.v1;
-
-/** Versions of the sealed protocol this build speaks. */
-export const sealVersions = [1] as const;
 
 export interface SessionLimits {
   maxBody: number;
@@ -69,7 +67,9 @@ export type Accepted =
       limits: SessionLimits;
       mustRefresh: boolean;
     }
-  | { kind: "refused"; reason: AcceptFailure };
+  | { kind: "refused"; reason: Exclude<AcceptFailure, "version"> }
+  /** `version` is the one that the other end chose. */
+  | { kind: "refused"; reason: "version"; version: number };
 
 export interface PendingHello {
   /** A serialised SealHello, and statement 0x01 over it. */
@@ -104,7 +104,7 @@ export function sayHello(input: HelloInput): PendingHello {
       const body = decodeAccept(frame.body);
       if (!body) return { kind: "refused", reason: "accept_malformed" };
       if (body.controllerId !== keyset.controllerId) return { kind: "refused", reason: "controller_unknown" };
-      if (!sealVersions.some((version) => version === body.version)) return { kind: "refused", reason: "version" };
+      if (!speaks(body.version)) return { kind: "refused", reason: "version", version: body.version };
       // The chain proves itself up to the pinned root, so it may be read before the frame it came in is verified with its key.
       const trusted = advance(keyset, body.keysetChain);
       if (trusted.kind === "refused") return trusted;
@@ -133,9 +133,14 @@ export interface HeardHello {
   wallMs: number;
 }
 
+/** What a refusal needs of a Hello. */
+export type HelloName = Pick<HeardHello, "nodeId" | "sealHello" | "keysetVersion">;
+
 export type Heard =
   | { kind: "heard"; hello: HeardHello }
-  | { kind: "refused"; reason: "hello_signature" | "hello_malformed" | "version" };
+  | { kind: "refused"; reason: "hello_signature" | "hello_malformed" }
+  /** The node's own key offers these, and none that we speak. */
+  | ({ kind: "refused"; reason: "version"; versions: readonly number[] } & HelloName);
 
 /** The controller's reading of a Hello. The signature is checked before the content is decoded. */
 export function hearHello(input: {
@@ -155,11 +160,13 @@ export function hearHello(input: {
     const keysetVersion = whole(body.keysetVersion);
     const wallMs = whole(body.wallMs);
     if (keysetVersion === null || wallMs === null) return { kind: "refused", reason: "hello_malformed" };
+    const { versions } = body;
+    // Before anything else is read: what else a Hello of another version holds is that version's affair.
+    if (!versions.some(speaks))
+      return { kind: "refused", reason: "version", versions, nodeId, sealHello, keysetVersion };
     if (body.daemonNonce.length !== 32 || body.x25519.length !== 32 || body.controllerId.length !== 16) {
       return { kind: "refused", reason: "hello_malformed" };
     }
-    if (!body.versions.some((version) => sealVersions.some((ours) => ours === version)))
-      return { kind: "refused", reason: "version" };
     const { x25519, capabilities, softwareVersion } = body;
     const controllerId = uuidFromBytes(body.controllerId);
     return {

@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { Hono } from "hono";
 import { apiPage } from "../../api/api-page.ts";
 import { openApiDocument } from "../../api/openapi.ts";
+import { apiVersion, apiVersionHeader, versionOf } from "../../api/version.ts";
 import { AegisError, errorTable } from "../../errors.ts";
 import type { Log } from "../../platform/log.ts";
 import { isLoopback } from "../../platform/loopback.ts";
@@ -46,6 +47,7 @@ export function createApp(options: AppOptions): App {
     const startedAt = time();
     await next();
     c.res.headers.set("x-request-id", requestId);
+    c.res.headers.set(apiVersionHeader, String(apiVersion));
     c.res.headers.set("x-content-type-options", "nosniff");
     log.info("http", {
       ...{ method: c.req.method, path: c.req.path, status: c.res.status },
@@ -116,6 +118,17 @@ export function createApp(options: AppOptions): App {
       .map(({ method }) => method);
     const allow = [...new Set(methods)].sort().join(", ");
     const { method, path } = c.req;
+    const wanted = versionOf(path);
+    if (wanted !== null && wanted !== apiVersion)
+      return errorResponse(
+        new AegisError(
+          "not_found",
+          `this controller (aegis ${version}) speaks version ${apiVersion} of the API, and was asked in version ${wanted}`,
+          {
+            hint: wanted > apiVersion ? "update the controller: aegis update, there" : "update what asks: aegis update",
+          },
+        ),
+      );
     if (!allow)
       return errorResponse(
         new AegisError("not_found", `there is nothing at ${path}`, {
