@@ -284,3 +284,21 @@ test("an operator who signed in by fingerprint is told the command, and keeps th
   expect(await desk.run("login", url, "--fingerprint", next)).toMatchObject({ exit: 0 });
   expect((await desk.run("whoami")).exit).toBe(0);
 });
+
+test("an enrollment token from before a change of root is void, and that is said; a new one lets the host in", async () => {
+  const { server, addHost, place, token } = await site();
+  const issued = await token("late");
+  expect((await server.run("controller", "keys", "rotate", "root")).exit).toBe(0);
+  await eventually("the controller goes on with the new root", async () => {
+    const now = await token("other");
+    const rootIn = (text: string) => JSON.parse(Buffer.from(text.split(".")[1] ?? "", "base64url").toString()).crk;
+    return rootIn(now) !== rootIn(issued);
+  });
+  const late = place.machine("late");
+  const refused = await late.feed(issued, "edge", "enroll", "-", "--no-service", "--non-interactive");
+  expect(refused.exit).not.toBe(0);
+  expect(refused.stderr).toContain("the enrollment token is from before this controller's root key was changed");
+  expect(refused.stderr).toContain("aegis edge token issue");
+  expect(existsSync(join(late.home, ".aegis/edge/node.token"))).toBe(false);
+  await addHost("new");
+});

@@ -141,6 +141,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         throw denied("the challenge is unknown, used or expired; enroll again");
       const { key, nonce, nodeId } = open;
       const signed = key.verify(nonce, request.challengeSignature ?? new Uint8Array());
+      const rootKey = keys.keyset.rootKey;
+      const pinned = rootOf(proof.enrollmentToken) ?? rootKey.kid;
       // The peer's client has no such proof; what it may be admitted for is decided below.
       const proven =
         !open.strict ||
@@ -151,17 +153,28 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
             nodePublicKey: key.raw,
             enrollmentToken: Buffer.from(proof.enrollmentToken),
             nonce,
-            rootKeyId: keys.keyset.rootKey.keyId,
+            rootKeyId: Buffer.from(pinned, "base64url"),
           },
           request.enrollProof ?? new Uint8Array(),
         );
       if (!signed || !proven) throw denied("the host did not prove its key");
+      // The host would believe nothing that today's root vouches for: a token names the root of its day.
+      if (open.strict && pinned !== rootKey.kid)
+        throw denied(
+          "the enrollment token is from before this controller's root key was changed, and void since; ask for a new one: aegis edge token issue",
+        );
       const claims = readToken(proof.enrollmentToken);
       const admission = await admit(open, claims, sealFor(open, claims), request.rekeyProof ?? null);
       challenges.redeemed(open);
       return admission;
     },
   };
+
+  /** The root that a token of this controller names; null for any other token. */
+  function rootOf(token: string): string | null {
+    const outcome = verifyJwt("enrollment", token, { keys: keys.keyset.tokenKeys, issuer: controllerId });
+    return outcome.kind === "valid" ? (outcome.claims.crk ?? null) : null;
+  }
 
   /** Of a token that this controller signed, the reason may be told; of any other, only that it is none. */
   function readToken(token: string): Claims<"enrollment"> {
