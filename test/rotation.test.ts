@@ -9,8 +9,10 @@ import { AegisError } from "../src/errors.ts";
 import { aegis } from "../src/wire/gen/messages.js";
 import { eventually } from "./support/aegis.ts";
 import { failure } from "./support/enrolling.ts";
+import { frameOf, sealed } from "./support/rogue.ts";
 import { type CrashPlan, type RotatingHost, rotatingHost } from "./support/rotating.ts";
 import { settled } from "./support/scripted-host.ts";
+import { controllerStage, daemonStage } from "./support/stages.ts";
 import { causeOf } from "./support/strict-daemon.ts";
 import { hostIdentity, newKey, rawText } from "./support/strict-keys.ts";
 
@@ -430,6 +432,47 @@ describe("a token is renewed before it ends", () => {
     const one = await host.start();
     await one.connect();
     await eventually("renewed", () => renewals(one) === 1);
+  });
+
+  test("when the controller says so, though by this host's reading it is new", async () => {
+    const one = await host.start();
+    const over = new AbortController();
+    const nowMs = () => host.clock.now();
+    const idle = one.credentials.keepToken({ mustRefresh: false, nowMs, signal: over.signal });
+    await settled();
+    expect(renewals(one)).toBe(0);
+    const told = one.credentials.keepToken({ mustRefresh: true, nowMs, signal: over.signal });
+    await eventually("renewed", () => renewals(one) === 1);
+    over.abort();
+    await Promise.all([idle, told]);
+  });
+
+  test("and its word reaches who renews, from the token's half life on to the host that hears ACCEPT", async () => {
+    const heard: boolean[] = [];
+    const keepToken = async ({ mustRefresh }: { mustRefresh: boolean }) => void heard.push(mustRefresh);
+    const stage = daemonStage({ session: () => ({ keepToken }) });
+    for (const mustRefresh of [true, false]) {
+      const session = await stage.begin(false);
+      stage.rogue.send(sealed(stage.rogue.accept({ body: { mustRefresh } })));
+      await settled();
+      session.stop();
+      await session.ended;
+    }
+    expect(heard).toEqual([true, false]);
+
+    const { rogue, clock, identity } = await controllerStage();
+    const { iat, exp } = JSON.parse(Buffer.from(identity.nodeToken.split(".")[1] ?? "", "base64url").toString());
+    const said = async () => {
+      await rogue.dial();
+      rogue.send(rogue.hello());
+      await settled();
+      const [command] = rogue.commands;
+      return command && aegis.cluster.v1.SealAccept.decode(frameOf(command).body).mustRefresh;
+    };
+    await clock.advance(((iat + exp) / 2) * 1000 - clock.now() - 1_000);
+    expect(await said()).toBe(false);
+    await clock.advance(2_000);
+    expect(await said()).toBe(true);
   });
 
   test("a renewal that fails is tried again, ten minutes later, and costs no session", async () => {

@@ -9,7 +9,7 @@ import { type FakeClock, fakeClock } from "./fake-clock.ts";
 import { honestRelay, memoryLink } from "./memory-link.ts";
 import { type RogueController, type RogueDaemon, rogueController, rogueDaemon, sealed } from "./rogue.ts";
 import { settled } from "./scripted-host.ts";
-import { type StrictDaemon, strictDaemon } from "./strict-daemon.ts";
+import { type StrictDaemon, type StrictDaemonOptions, strictDaemon } from "./strict-daemon.ts";
 import { type HostIdentity, hostIdentity, type StrictKeys, strictKeys } from "./strict-keys.ts";
 import { callRequest, type StrictController, strictController } from "./strict-pair.ts";
 
@@ -48,6 +48,8 @@ export function daemonStage({
   strict?: StrictKeys;
   identity?: HostIdentity;
   keyset?: TrustedKeyset;
+  /** More of each session's options. */
+  session?: NonNullable<StrictDaemonOptions["session"]>;
 } = {}): DaemonStage {
   const clock = fakeClock();
   const identity = given ?? hostIdentity(strict, clock.now());
