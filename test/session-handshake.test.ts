@@ -328,6 +328,27 @@ describe("a refusal", () => {
     }
   });
 
+  test("52 that brings a newer keyset counts by that one's command key, and not by the former one", async () => {
+    for (const isFormer of [true, false]) {
+      const stage = daemonStage();
+      const { controllerId, root, keys } = stage.strict;
+      const command = newKey();
+      const newer = signedKeyset({ controllerId, version: 2, root, command, token: keys.token });
+      const session = await stage.begin(false);
+      const sealHello = stage.rogue.events[0]?.hello?.sealHello ?? new Uint8Array();
+      const said = { nodeId: stage.identity.nodeId, sealHello, reason: 4, retryAfterMs: 0 };
+      const refusal = wire.SealRefusal.encode({
+        ...{ reason: 4, retryAfterMs: toLong(0), keysetChain: [wire.SignedKeySet.decode(newer)] },
+        signature: signRefusal(isFormer ? keys.command : command, said),
+      }).finish();
+      stage.rogue.end({ status: 7, message: "this host was revoked", refusal });
+      const { retryAfterMs = 0 } = (await session.ended) as { retryAfterMs?: number };
+      expect([isFormer, retryAfterMs, stage.daemon.keyset().version]).toEqual(
+        isFormer ? [true, 0, 1] : [false, 15 * 60_000, 2],
+      );
+    }
+  });
+
   test("by another key, for another Hello or another host, or garbled, is one too", async () => {
     const stage = daemonStage();
     const garbled = Buffer.from("ffffffff", "hex");
