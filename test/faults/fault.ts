@@ -60,6 +60,9 @@ export function violations(
   return found;
 }
 
+/** Of calls by the thousand, whose ids a host remembers for an hour: what is in use and what lies about were not told apart. */
+export const manyCallsMb: Growth = { daemon: 48, controller: 128 };
+
 export interface Blow {
   /** Under load, with a long call going on. */
   strike(stage: FaultStage): Promise<void> | void;

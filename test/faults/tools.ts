@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { Readable } from "node:stream";
 import { processesWith } from "../support/aegis.ts";
-import { type Fault, type FaultReport, fullSpeedMb, holds } from "./fault.ts";
+import { type Fault, type FaultReport, fullSpeedMb, holds, manyCallsMb } from "./fault.ts";
 import { type FaultStage, onStage } from "./stage.ts";
 
 /** The same in every row: what the call did, and that the host goes on. */
@@ -151,6 +151,7 @@ async function* readLines(stream: ReadableStream<Uint8Array>): AsyncGenerator<Re
 function cancels(times: number, smoke: boolean): Fault {
   return {
     ...{ name: `${times.toLocaleString("en").replace(",", " ")} calls that are cancelled`, needs: [], smoke },
+    maxMb: manyCallsMb,
     run: () =>
       shown(async (stage) => {
         const mark = marker();
