@@ -57,7 +57,7 @@ needs("linux", "command:python3")("a soak measures the controller and its hosts"
   const soak = [process.execPath, join(import.meta.dir, "bench/soak.ts"), "--minutes", "0.04"];
   const child = Bun.spawn(soak, { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
   const [stdout, stderr] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
-  expect([await child.exited, stderr]).toEqual([0, expect.stringMatching(/^\d+ s: [\d ]+ MB\n/)]);
+  expect([await child.exited, stderr]).toEqual([0, expect.stringMatching(/^\d+ s: [\d ]+ MB$/m)]);
   expect(stdout).toMatch(/^\| controller \| [\d.]+ \| [\d.]+ \|/m);
   expect(stdout).toMatch(/^\| host-1, W\^X \| [\d.]+ \| [\d.]+ \|/m);
 });

@@ -1,5 +1,7 @@
 /** What every bench is made of: a table, how its figures are taken, and which benches there are. */
+
 import { cpus, loadavg, release, totalmem } from "node:os";
+import { join } from "node:path";
 
 export interface Table {
   title: string;
@@ -57,6 +59,13 @@ export async function timed(rounds: number, work: () => unknown, warmUp = Math.m
     times.push(performance.now() - started);
   }
   return times;
+}
+
+/** Builds dist/aegis unless it is current; what that says goes to stderr, where no program reads figures. */
+export function buildExecutable(): void {
+  const build = join(import.meta.dir, "../../install/build.ts");
+  const { exitCode } = Bun.spawnSync([process.execPath, build], { stdin: "ignore", stdout: 2, stderr: 2 });
+  if (exitCode !== 0) throw new Error("dist/aegis could not be built");
 }
 
 /** What one must know of the machine to compare figures with those of another. */

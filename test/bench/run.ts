@@ -8,7 +8,7 @@ import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { installDebianPackages } from "../debian.mjs";
-import { benches, machine, markdown, type Table } from "./bench.ts";
+import { benches, buildExecutable, machine, markdown, type Table } from "./bench.ts";
 import { writeResults } from "./results.ts";
 
 type Outcome = { kind: "measured"; tables: Table[] } | { kind: "failed"; reason: string };
@@ -66,6 +66,7 @@ async function main(words: readonly string[]): Promise<number> {
   }
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));
   installDebianPackages("bench/debian-packages.txt");
+  buildExecutable();
   const isKept = has("--write") && !has("--quick");
   const flags = [...(has("--quick") ? ["--quick"] : []), ...(isKept ? ["--keep"] : [])];
   const on = machine();

@@ -6,7 +6,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs
 import { join } from "node:path";
 import { eventually } from "../support/aegis.ts";
 import type { Host } from "../support/installation.ts";
-import { machine, markdown } from "./bench.ts";
+import { buildExecutable, machine, markdown } from "./bench.ts";
 import { cutProxy } from "./cut-proxy.ts";
 import { type BenchSite, benchSite, memoryOf, underWx } from "./site.ts";
 import { slopeOf } from "./slope.ts";
@@ -213,6 +213,7 @@ if ((flag !== undefined && flag !== "--minutes") || !(minutes > 0) || others.len
   console.error("there is: --minutes N, 60 unless stated");
   process.exit(2);
 }
+buildExecutable();
 const wrong = await soak(minutes);
 for (const words of wrong) console.error(`failed: ${words}`);
 process.exit(wrong.length > 0 ? 1 : 0);
