@@ -116,7 +116,7 @@ function judged({ name, samples }: Watched): { row: string[]; wrong: string[] } 
   const grown = (what: string, value: (one: Sample) => number): string => {
     const { perHour, noise } = slopeOf(samples.map((one) => [one.seconds, value(one)]));
     if (perHour - noise > mostPerHour) wrong.push(`${name}: ${what} grows by ${(perHour * 100).toFixed(1)} % an hour`);
-    return `${(perHour * 100).toFixed(1)} ± ${(noise * 100).toFixed(1)}`;
+    return Number.isFinite(noise) ? `${(perHour * 100).toFixed(1)} ± ${(noise * 100).toFixed(1)}` : "too short to tell";
   };
   for (const what of ["files", "timers"] as const)
     if (last[what] - first[what] > mostMore[what])
