@@ -18,6 +18,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readMachO, signatureProblem } from "../../install/macho.ts";
+import { build } from "../../install/setup.mjs";
 import { installDebianPackages } from "../debian.mjs";
 import { type Installation, installation } from "../support/installation.ts";
 import { type Mirror, mirror } from "../support/mini-release.ts";
@@ -25,6 +26,7 @@ import { needs } from "../support/needs.ts";
 import { type Wine, wine } from "../support/wine.ts";
 
 installDebianPackages("release/debian-packages.txt");
+build(process.execPath); // the controller and the operator's desk that the archives are tried against
 
 const root = join(import.meta.dir, "../..");
 const dist = join(root, "dist");
