@@ -143,7 +143,7 @@ describe("the release", () => {
       expect(sh(check, join(folder, "completions")).exitCode).toBe(0);
   });
 
-  test("has xz archives of the same content, and every one is at most 45 MB to download", () => {
+  test("has xz archives of the same content, each at most 45 MB to download", () => {
     for (const { target, files } of manifest.targets.filter(({ target }) => !target.startsWith("windows"))) {
       const [gz, xz] = ["tar.gz", "tar.xz"].map((kind) =>
         sh(
