@@ -52,7 +52,8 @@ describe("modes are the same under every umask", () => {
       for (const directory of ["", "secrets"]) chmodSync(fresh.file(directory), 0o777);
       const script = `
         process.umask(0o${umask});
-        const { enroll, planEnrollment } = await import(${JSON.stringify(join(import.meta.dir, "../src/daemon/enroll.ts"))});
+        const { enroll } = await import(${JSON.stringify(join(import.meta.dir, "../src/daemon/enroll.ts"))});
+        const { planEnrollment } = await import(${JSON.stringify(join(import.meta.dir, "../src/daemon/enroll-plan.ts"))});
         const { systemClock } = await import(${JSON.stringify(join(import.meta.dir, "../src/platform/clock.ts"))});
         const { silentLog } = await import(${JSON.stringify(join(import.meta.dir, "../src/platform/log.ts"))});
         const input = JSON.parse(process.env.INPUT);
