@@ -33,6 +33,8 @@ const root = join(import.meta.dir, "..");
 const scratch = mkdtempSync(join(tmpdir(), "aegis-installer-"));
 /** Where every user of these tests can read it, which may not be so of the project. */
 const script = join(scratch, "install.sh");
+/** Of these tests alone, and open to every user as /tmp is. */
+const temporary = join(scratch, "tmp");
 let release: MiniRelease;
 let older: MiniRelease;
 let web: Mirror;
@@ -42,6 +44,8 @@ const olderVersion = "0.0.9";
 
 beforeAll(() => {
   copyFileSync(installScript, script);
+  mkdirSync(temporary);
+  chmodSync(temporary, 0o1777);
   chmodSync(script, 0o755);
   release = miniRelease(manifest.version);
   const fake = join(scratch, "old-aegis");
@@ -72,7 +76,7 @@ async function install({ shell = ["sh"], args = [], env = {}, input, as = [] }: 
   const command = input === undefined ? [...shell, script, ...args] : [...shell, "-s", "--", ...args];
   const child = Bun.spawn([...as, ...command], {
     cwd: scratch,
-    env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", AEGIS_BASE_URL: web.url, ...env },
+    env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", TMPDIR: temporary, AEGIS_BASE_URL: web.url, ...env },
     stdin: input === undefined ? "ignore" : Buffer.from(input),
     stdout: "pipe",
     stderr: "pipe",
@@ -298,7 +302,7 @@ describe("nothing is placed when", () => {
     expect(result).toMatchObject({ exit, said: expect.stringContaining(words) });
     expect(versionOf(folder)).toBe(`aegis ${olderVersion}\n`);
     expect(readdirSync(folder)).toEqual(["aegis"]);
-    expect(readdirSync(tmpdir()).filter((name) => name.startsWith("aegis-install."))).toEqual([]);
+    expect(readdirSync(temporary)).toEqual([]);
   }
 
   /** A copy of the release with one file changed. */
