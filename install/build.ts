@@ -39,6 +39,8 @@ export function compile(what: Compilation): void {
   if (native?.missing)
     process.stderr.write(`${what.target}: ${native.missing}; tools will be able to read the identity of its daemon\n`);
   const constants = {
+    // A library that asks for its folder would otherwise be given that of this build, and no two folders build alike.
+    ...{ __dirname: "/$bunfs/root", __filename: "/$bunfs/root/aegis" },
     // Always there: only a run from source may look for parts in dist/.
     ...{ AEGIS_NATIVE: JSON.stringify(native?.sums ?? {}), AEGIS_NATIVE_MISSING: native?.missing ?? "" },
     ...what.define,
