@@ -1,6 +1,7 @@
-/** What sealing costs: frames, statements and receipts per second, with node:crypto and with noble, with and without JIT. */
+/** What sealing costs: frames, statements and receipts per second, with node:crypto and with noble, with and without JIT; and what part of the work it is. */
 import { join } from "node:path";
 import { type Bench, spread } from "./bench.ts";
+import { sealingShare } from "./sealing-share.ts";
 import { underWx } from "./site.ts";
 
 const worker = join(import.meta.dir, "crypto-worker.ts");
@@ -35,6 +36,7 @@ const crypto: Bench = async ({ quick }) => {
         "the daemon signs and verifies with node:crypto; noble is the second implementation of the tests",
       ],
     },
+    await sealingShare(quick),
   ];
 };
 

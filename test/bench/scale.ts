@@ -205,11 +205,13 @@ const scale: Bench = async (options) => {
   const wanted = options.quick ? [20] : [1_000, 5_000, 10_000];
   const descriptors = raiseDescriptorLimit(16_384);
   const counts = wanted.filter((count) => count + 500 < descriptors);
-  const tables = await held(counts, options);
+  // No figure of a quick run means anything, so its two sites need not have the machine to themselves.
+  const early = options.quick ? atDescriptorLimit(options) : null;
+  const [tables, limited] = await Promise.all([held(counts, options), early]);
   const left = wanted.filter((count) => !counts.includes(count));
   const note = `left out: ${left.join(" and ")} hosts, for which a process may not open files enough (${descriptors})`;
   if (left.length > 0 && tables[0]) tables[0] = { ...tables[0], notes: [...tables[0].notes, note] };
-  return [...tables, await atDescriptorLimit(options)];
+  return [...tables, limited ?? (await atDescriptorLimit(options))];
 };
 
 export default scale;

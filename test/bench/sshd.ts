@@ -1,5 +1,5 @@
 /** sshd on loopback for one bench: its own keys, its own user with a plain shell, and a warm ControlMaster when asked. */
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePort } from "../../src/platform/free-port.ts";
@@ -11,6 +11,8 @@ export interface Sshd {
   fresh(): string[];
   /** So many names of this one sshd, with an open ControlMaster for each. */
   warm(count: number): Promise<WarmHosts>;
+  /** The processes that carry the open connection: sshd's below its listener, and the ControlMaster. */
+  processes(): { server: number[]; client: number[] };
   stop(): Promise<void>;
 }
 
@@ -27,6 +29,13 @@ const user = "aegis-bench";
 function must(...command: string[]): void {
   const run = Bun.spawnSync(command, { stdout: "pipe", stderr: "pipe" });
   if (run.exitCode !== 0) throw new Error(`${command.join(" ")}: ${run.stderr}`);
+}
+
+/** Every process that descends from `pid`. */
+function below(pid: number): number[] {
+  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8");
+  const children = text.split(" ").filter(Boolean).map(Number);
+  return children.flatMap((child) => [child, ...below(child)]);
 }
 
 /** Needs root: sshd changes to the user that signs in. */
@@ -104,6 +113,13 @@ export async function sshd(): Promise<Sshd> {
       }
       const list = opened.slice(0, count).join(",");
       return { pattern: `m[1-${count}]`, list, config: masters };
+    },
+    processes() {
+      const check = Bun.spawnSync(["ssh", "-S", socket, "-O", "check", ...common], { stdout: "pipe", stderr: "pipe" });
+      const said = `${check.stdout}${check.stderr}`;
+      const client = Number(/pid=(\d+)/.exec(said)?.[1]);
+      if (!client) throw new Error(`the ControlMaster does not say its process: ${said}`);
+      return { server: below(server.pid), client: [client] };
     },
     async stop() {
       for (const name of opened) Bun.spawnSync(["ssh", "-F", masters, "-O", "exit", name], { stderr: "ignore" });

@@ -1,7 +1,9 @@
-/** A gibibyte from a child to a reader: at full speed, and to one that stops; beside ssh. */
+/** A gibibyte from a child to a reader: at full speed, at a slower one, and to one that stops; beside ssh. */
+import { watchMemory } from "../support/memory.ts";
 import { type Bench, shown, spread } from "./bench.ts";
 import { bareGrpc } from "./floors.ts";
-import { benchSite, memoryOf } from "./site.ts";
+import { benchSite } from "./site.ts";
+import { slowReaders } from "./slow-readers.ts";
 import { sshd } from "./sshd.ts";
 
 const stream: Bench = async ({ quick }) => {
@@ -38,12 +40,14 @@ const stream: Bench = async ({ quick }) => {
       (transport.median / peer.median).toFixed(2),
       "",
     ]);
-    const before = [memoryOf(pid).rssMb, memoryOf(site.controller.pid).rssMb];
-    const own = await rate(() => site.call({ Node: "one" }, { command: "/bin/sh", args: ["-c", text] }));
-    const grown = [memoryOf(pid).rssMb, memoryOf(site.controller.pid).rssMb].map(
-      (mb, index) => `+${Math.max(0, mb - (before[index] ?? 0)).toFixed(0)}`,
+    const memory = watchMemory(() => ({ daemon: pid, controller: site.controller.pid }));
+    memory.mark();
+    const own = await rate(() => site.call({ Node: "one" }, { command: "/bin/sh", args: ["-c", text] })).finally(
+      memory.stop,
     );
-    rows.push(["aegis, REST events", shown(own, 0), (own.median / peer.median).toFixed(2), grown.join(" / ")]);
+    const { daemon, controller } = memory.grown();
+    const grown = `+${daemon.toFixed(0)} / +${controller.toFixed(0)}`;
+    rows.push(["aegis, REST events", shown(own, 0), (own.median / peer.median).toFixed(2), grown]);
     return [
       {
         title: `${mib} MiB of output to one reader`,
@@ -52,8 +56,10 @@ const stream: Bench = async ({ quick }) => {
         notes: [
           `${rounds} runs each; plain text, which JSON carries as it is`,
           "every chunk is sealed, chained into the receipt, and written as an event of JSON",
+          "memory is the most that either process had of its own meanwhile",
         ],
       },
+      await slowReaders({ site, host: "one", pid, ssh, quick }),
     ];
   } finally {
     bare.stop();

@@ -119,10 +119,13 @@ const maxPendingMb = 32;
 /** Nobody reads for a while: the command waits, and so little of its output is anywhere in memory. Then all of it arrives. */
 async function pending({ site, memory }: FaultStage): Promise<string> {
   const sum = Bun.spawn(["sh", "-c", `${gibibyte} | sha256sum`], { stdout: "pipe" });
-  const reader = Bun.spawn([process.execPath, join(import.meta.dir, "reader.ts"), site.httpUrl, "victim", gibibyte], {
-    env: { ...process.env, ...site.desk.env },
-    stdout: "pipe",
-  });
+  const reader = Bun.spawn(
+    [process.execPath, join(import.meta.dir, "../support/output-reader.ts"), site.httpUrl, "victim", gibibyte],
+    {
+      env: { ...process.env, ...site.desk.env },
+      stdout: "pipe",
+    },
+  );
   const lines = readLines(reader.stdout);
   try {
     holds((await lines.next()).value?.begun === true, "the first output arrives");
