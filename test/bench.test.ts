@@ -33,7 +33,7 @@ const soakNeeds: Requirement[] = ["linux", "command:python3"];
 const soak = () => ended(join(import.meta.dir, "bench/soak.ts"), "--minutes", "0.04");
 
 /** Most of a bench is waiting, so some run at a time, those that take longest first; each test waits for its own. */
-const atOnce = 4;
+const atOnce = 6;
 const longest = ["footprint", "scale", "soak"];
 const outcomes = new Map<string, ReturnType<typeof bench>>();
 const runnable = [...longest, ...Object.keys(benches).filter((name) => !longest.includes(name))].filter(

@@ -21,7 +21,7 @@ export async function atDescriptorLimit({ quick }: Pick<BenchOptions, "quick">):
       "no more hosts get in",
       async () => {
         const now = others.connected();
-        await Bun.sleep(quick ? 1_500 : 4_000);
+        await Bun.sleep(quick ? 1_100 : 4_000);
         const isSame = now === before && now > 0;
         before = now;
         return isSame;
