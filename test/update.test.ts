@@ -181,3 +181,25 @@ describe("asked for by an operator", () => {
     expect(ran.said).toContain("aegis.update");
   });
 });
+
+describe("a service of the system", () => {
+  onSystemd(
+    "is updated by root for a daemon that is not, which learns how it went; a link of its leads root nowhere",
+    async () => {
+      const enrolled = await bench.root(
+        `cp /usr/local/bin/aegis /opt/aegis; export HOME=/root AEGIS_BASE_URL=http://127.0.0.1:9000; /opt/aegis edge enroll ${await bench.token("rooted")} --non-interactive --full-access`,
+      );
+      expect(enrolled.said).toContain("it is connected");
+      const ran = await bench.operator("aegis edge fleet update --target @rooted --yes");
+      expect(ran.said).toContain(`rooted: ${manifest.version} -> ${newer}`);
+      expect(ran.exit).toBe(0);
+      expect((await bench.root("/opt/aegis --version")).said).toBe(`aegis ${newer}\n`);
+
+      const asked = '{"id":"00000000-0000-4000-8000-000000000000","version":null}';
+      const linked = await bench.root(
+        `mkdir /etc/elsewhere; echo '${asked}' > /etc/elsewhere/request.json; cd /var/lib/aegis/.aegis/edge/run && rm -rf update && ln -s /etc/elsewhere update; for i in $(seq 100); do systemctl show aegis-edge-update.service -P Result | grep -qv success && break; sleep 0.1; done; ls /etc/elsewhere`,
+      );
+      expect(linked.said).toBe("request.json\n");
+    },
+  );
+});

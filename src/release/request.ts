@@ -2,7 +2,7 @@
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { PRIVATE_DIR, writeFileAtomic } from "../platform/private-file.ts";
+import { PRIVATE_DIR, PUBLIC_FILE, writeFileAtomic } from "../platform/private-file.ts";
 
 const requestSchema = z.object({ id: z.uuid(), version: z.string().nullable() });
 const resultSchema = z.object({
@@ -34,8 +34,9 @@ export async function takeRequest(stateDir: string): Promise<UpdateRequest | nul
   return parsed(requestSchema, text);
 }
 
+/** Root writes it for a daemon that is not root: who may enter the folder may read it. */
 export const writeResult = (stateDir: string, result: UpdateResult): Promise<void> =>
-  writeFileAtomic(resultPath(stateDir), `${JSON.stringify(result)}\n`);
+  writeFileAtomic(resultPath(stateDir), `${JSON.stringify(result)}\n`, PUBLIC_FILE);
 
 export const readResult = async (stateDir: string): Promise<UpdateResult | null> =>
   parsed(resultSchema, await readFile(resultPath(stateDir), "utf8").catch(() => null));

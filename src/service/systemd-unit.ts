@@ -76,7 +76,7 @@ ${Object.entries({ ...env, AEGIS_UPDATE_FOR: stateDir })
 NoNewPrivileges=true
 PrivateTmp=true
 UMask=0022
-`;
+${runAs === null ? "" : withinItsFolders([dirname(executable), stateDir])}`;
   return [
     { path: join(folder, updateUnitName), text: path },
     { path: join(folder, "aegis-edge-update.service"), text: service },
@@ -85,6 +85,10 @@ UMask=0022
 
 const bound = ({ path, mode }: AllowedFolder): string =>
   `${mode === "rw" ? "BindPaths" : "BindReadOnlyPaths"}=${pathWord(path)}`;
+
+/** What root writes for the daemon lies in a folder of the daemon's: a link there must lead nowhere else. */
+const withinItsFolders = (folders: readonly string[]): string =>
+  ["ProtectSystem=strict", ...folders.map((folder) => `ReadWritePaths=${pathWord(folder)}`), ""].join("\n");
 
 function unit(spec: ServiceSpec): string {
   const { executable, configPath, runAs, env } = spec;
