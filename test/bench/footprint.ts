@@ -52,10 +52,12 @@ async function measure([name, flags, environment]: (typeof variants)[number], qu
     const { exit, said } = await bench.user(line);
     if (exit !== 0) throw new Error(`${name}: ${said}`);
   };
-  const run = (command: string, calls = 1) =>
-    bench.operator(
-      `for i in $(seq ${calls}); do /srv/operator/aegis edge exec bench --context operator -- ${command} >/dev/null & done; wait`,
+  const run = async (command: string, calls = 1) => {
+    const { exit, said } = await bench.operator(
+      `for i in $(seq ${calls}); do /srv/operator/aegis edge exec bench --context operator --deadline 5m -- ${command} >/dev/null & done; for p in $(jobs -p); do wait $p || exit 1; done`,
     );
+    if (exit !== 0) throw new Error(`${name}: ${command}: ${said}`);
+  };
   try {
     const service = "aegis edge service install";
     const dropIn = "~/.config/systemd/user/aegis-edge.service.d";
@@ -85,7 +87,7 @@ async function measure([name, flags, environment]: (typeof variants)[number], qu
       row(await lookAt(bench), calls === 1 ? "one call" : `${calls} calls`);
       await running;
     }
-    const bytes = quick ? "16M" : "256M";
+    const bytes = quick ? "16M" : "1G";
     await run(`/usr/bin/head -c ${bytes} /dev/zero`);
     row(await lookAt(bench), `after a call with ${bytes} of output`);
     await Bun.sleep(quick ? 0 : 2 * heartbeatSeconds * 1000);
