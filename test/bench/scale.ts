@@ -94,7 +94,8 @@ async function killed(scene: Site): Promise<string[][]> {
   const node = scene.hosts[0]?.nodeId ?? "";
   const before = Date.now();
   const cut = site.run({ target: "All", tool: "bench.nothing", args: {}, atOnce: 64 }).catch(() => null);
-  await Bun.sleep(50);
+  // Long enough for the run to have begun, and far from its end where there are many hosts.
+  await Bun.sleep(scene.hosts.length > 1_000 ? 3_000 : 50);
   const began = performance.now();
   await site.controller.stop("SIGKILL");
   await cut;
