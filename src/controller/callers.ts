@@ -62,7 +62,11 @@ export function callers({
     };
     const entry = { token: signJwt("user", claims, keys.token), key, since: now };
     tokens.delete(id);
-    if (tokens.size >= maxTokens) tokens.delete(tokens.keys().next().value ?? "");
+    // Oldest first. One that is used no more is of no use.
+    for (const [other, { since }] of tokens) {
+      if (now - since < reuseMs && tokens.size < maxTokens) break;
+      tokens.delete(other);
+    }
     tokens.set(id, entry);
     return entry;
   }
