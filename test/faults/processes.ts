@@ -41,7 +41,7 @@ export const processFaults: Fault[] = [
         },
       ),
   },
-  daemonStopped(45, false),
+  daemonStopped(150, false),
   daemonStopped(3, true),
   {
     ...{ name: "two hosts with one key (a cloned machine)", needs: [], smoke: false },
