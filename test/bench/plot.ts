@@ -58,6 +58,7 @@ export function svgPlot({ title, x, y, series }: Plot): string {
     ].join("\n");
   });
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="sans-serif" font-size="12" fill="#808080">
+<title>${escaped(title)}</title>
 <text x="${width / 2}" y="20" text-anchor="middle" font-size="14">${escaped(title)}</text>
 ${grid.join("\n")}
 ${lines.join("\n")}
