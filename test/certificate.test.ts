@@ -10,10 +10,9 @@ import { createApiClient } from "../src/api/client.ts";
 import { initController } from "../src/controller/init.ts";
 import { startController } from "../src/controller/run.ts";
 import { createTls } from "../src/controller/tls.ts";
-import { renewalLookMs } from "../src/controller/tls-renewal.ts";
-import { type Clock, systemClock } from "../src/platform/clock.ts";
 import { spkiPin } from "../src/platform/spki-pin.ts";
 import { eventually } from "./support/aegis.ts";
+import { hastyClock as clock } from "./support/hasty-clock.ts";
 import { recordedLog } from "./support/recorded-log.ts";
 
 let folder: string;
@@ -25,12 +24,6 @@ afterEach(async () => {
   for (const undo of cleanUp.splice(0).reverse()) await undo();
   rmSync(folder, { recursive: true });
 });
-
-/** A minute between two looks is none of a test's. */
-const clock: Clock = {
-  ...systemClock,
-  sleep: (ms, signal) => systemClock.sleep(ms === renewalLookMs ? 20 : ms, signal),
-};
 
 async function issue(name: string): Promise<string> {
   const at = join(folder, name);

@@ -67,7 +67,7 @@ describe("what travels", () => {
     };
     const server = await startGrpc({
       ...{ host: "127.0.0.1", port: 0, tls, log: silentLog },
-      doorman: { isFull: false, enter: () => null, hello: nobody },
+      doorman: { isFull: () => false, enter: () => null, hello: nobody },
       enrollment: { issue: nobody, challenge: nobody, attest },
       rotations: { rotate: nobody },
     });

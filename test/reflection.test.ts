@@ -22,7 +22,7 @@ beforeAll(async () => {
     host: "127.0.0.1",
     port: 0,
     tls: await loadTls(work),
-    doorman: { isFull: false, enter: () => null, hello: nobody },
+    doorman: { isFull: () => false, enter: () => null, hello: nobody },
     enrollment: {
       issue: nobody,
       challenge: nobody,

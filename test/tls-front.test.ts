@@ -10,13 +10,12 @@ import { databasePath } from "../src/controller/database.ts";
 import { initController } from "../src/controller/init.ts";
 import { newestKeyset } from "../src/controller/keys.ts";
 import { type ControllerOptions, startController } from "../src/controller/run.ts";
-import { renewalLookMs } from "../src/controller/tls-renewal.ts";
-import { type Clock, systemClock } from "../src/platform/clock.ts";
 import { limits } from "../src/platform/limits.ts";
 import { spkiPin } from "../src/platform/spki-pin.ts";
 import { openStore } from "../src/store/open.ts";
 import { eventually } from "./support/aegis.ts";
 import { makeCertificate } from "./support/certificates.ts";
+import { hastyClock as clock } from "./support/hasty-clock.ts";
 import { needs } from "./support/needs.ts";
 import { peerKey } from "./support/peer/envelope.ts";
 import { peerChannel, StatusError } from "./support/peer/grpc.ts";
@@ -34,11 +33,6 @@ afterEach(async () => {
   for (const undo of cleanUp.splice(0).reverse()) await undo();
   rmSync(folder, { recursive: true });
 });
-
-const clock: Clock = {
-  ...systemClock,
-  sleep: (ms, signal) => systemClock.sleep(ms === renewalLookMs ? 20 : ms, signal),
-};
 
 /** Writes a front end's certificate and answers its pins. */
 async function certificate(path: string): Promise<string[]> {

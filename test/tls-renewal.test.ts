@@ -6,12 +6,12 @@ import { join } from "node:path";
 import { connect } from "node:tls";
 import { initController } from "../src/controller/init.ts";
 import { startController } from "../src/controller/run.ts";
-import { renewalLookMs, waitingLookMs } from "../src/controller/tls-renewal.ts";
 import { renewBeforeMs } from "../src/controller/tls-source.ts";
 import { type Clock, systemClock } from "../src/platform/clock.ts";
 import { freePort } from "../src/platform/free-port.ts";
 import { spkiPin } from "../src/platform/spki-pin.ts";
 import { eventually, type Machine, type Playground, playground } from "./support/aegis.ts";
+import { hastyClock } from "./support/hasty-clock.ts";
 import { type Installation, installation, jsonOf } from "./support/installation.ts";
 import { recordedLog } from "./support/recorded-log.ts";
 import { newKey, signedKeyset } from "./support/strict-keys.ts";
@@ -209,9 +209,8 @@ describe("near the end of its life", () => {
     const [dataDir, port] = [join(place.folder, "data"), await freePort()];
     let aheadMs = 0;
     const clock: Clock = {
-      ...systemClock,
+      ...hastyClock,
       now: () => systemClock.now() + aheadMs,
-      sleep: (ms, signal) => systemClock.sleep(ms === renewalLookMs || ms === waitingLookMs ? 50 : ms, signal),
     };
     const log = recordedLog();
     const { operatorToken } = await initController({

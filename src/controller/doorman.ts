@@ -88,8 +88,8 @@ export interface Place {
 }
 
 export interface Doorman {
-  /** This controller holds as many streams as it may. */
-  readonly isFull: boolean;
+  /** Whether this controller holds as many streams as it may; then its log says so, once a minute. */
+  isFull(): boolean;
   /** Null when every place is taken. `tooLate` is called when no Hello comes. */
   enter(address: string, tooLate: () => void): Place | null;
   hello(hello: HelloEvent, stream: SessionStream & CompatStream, place: Place): Promise<Answer>;
@@ -204,9 +204,7 @@ export function createDoorman(options: DoormanOptions): Doorman {
   }
 
   return {
-    get isFull() {
-      return isFull();
-    },
+    isFull,
     enter(address, tooLate) {
       if (isFull()) return null;
       const here = waiting.get(address) ?? 0;

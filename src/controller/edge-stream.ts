@@ -43,7 +43,7 @@ export function edgeStream({ doorman, address, transport, log }: EdgeStreamOptio
   if (!place)
     refuse(
       "rate_limited",
-      doorman.isFull
+      doorman.isFull()
         ? "this controller has as many hosts connected as it may open files for; its owner can raise that limit"
         : "too many connections wait to be confirmed; try again in a minute",
     );
